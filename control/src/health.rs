@@ -1,0 +1,70 @@
+//! Which of the things that Grid stands on are there: written by whoever notices, read by
+//! `/readyz`, the ready line and the scaler.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+/// A thing that Grid needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependency {
+    /// Docker Engine.
+    Engine,
+    /// A base image for every runtime.
+    Images,
+    /// The store.
+    Store,
+}
+
+impl Dependency {
+    /// As it is written in `/readyz`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dependency::Engine => "engine",
+            Dependency::Images => "images",
+            Dependency::Store => "store",
+        }
+    }
+}
+
+/// State of each dependency: none when all is well, else what is wrong and what to do.
+pub type State = BTreeMap<Dependency, Option<String>>;
+
+/// The shared view; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Health(watch::Sender<State>);
+
+impl Default for Health {
+    fn default() -> Self {
+        let unknown = || Some("not checked yet".to_owned());
+        Self(watch::Sender::new(BTreeMap::from([
+            (Dependency::Engine, unknown()),
+            (Dependency::Images, unknown()),
+            (Dependency::Store, unknown()),
+        ])))
+    }
+}
+
+impl Health {
+    /// Says how a dependency is: `None` is well. Tells whether that is news.
+    pub fn set(&self, dependency: Dependency, problem: Option<String>) -> bool {
+        self.0.send_if_modified(|state| state.insert(dependency, problem.clone()) != Some(problem))
+    }
+
+    /// How everything is now.
+    pub fn state(&self) -> State {
+        self.0.borrow().clone()
+    }
+
+    /// Follows the changes.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.0.subscribe()
+    }
+
+    /// Waits until every dependency is well.
+    pub async fn ready(&self) {
+        let all_well = |state: &State| state.values().all(Option::is_none);
+        // The sender is `self`, so the channel cannot be closed while this waits.
+        let _ = self.0.subscribe().wait_for(all_well).await;
+    }
+}

@@ -1,0 +1,71 @@
+//! Every bound in one place: sizes, times, counts. Settings may move the ones that `config` names;
+//! the others are part of the contract.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// Bytes of a function's source when no setting says otherwise (256 KiB).
+pub const CODE_BYTES: usize = 256 * 1024;
+/// Bytes of a public request's body when no setting says otherwise (1 MiB).
+pub const BODY_BYTES: usize = 1024 * 1024;
+/// Bytes of a function's answer when no setting says otherwise (6 MiB).
+pub const RESPONSE_BYTES: usize = 6 * 1024 * 1024;
+/// What `FUNCTION_TIMEOUT_SECONDS` may be, in seconds.
+pub const TIMEOUT_SECONDS: RangeInclusive<u64> = 1..=300;
+
+/// `memory_mb` of a service, in MiB. Below 64 neither runtime starts reliably.
+pub const MEMORY_MB: RangeInclusive<u32> = 64..=8192;
+/// `cpu_shares` of a service: relative weight, 1024 is one share of a core.
+pub const CPU_SHARES: RangeInclusive<u32> = 2..=262_144;
+/// `min_replicas` and `max_replicas` of a service.
+pub const REPLICAS: RangeInclusive<u32> = 0..=100;
+
+/// Processes and threads in one container.
+pub const PIDS: i64 = 128;
+/// Open files of one process in a container.
+pub const OPEN_FILES: i64 = 1024;
+/// Options of the container's `/tmp`.
+pub const TMPFS: &str = "rw,noexec,nosuid,nodev,size=64m,nr_inodes=16k,mode=1777";
+/// Container output that the engine keeps per container: two files of this many bytes.
+pub const LOG_FILE_BYTES: &str = "2m";
+
+/// Headers of one public request.
+pub const REQUEST_HEADERS: usize = 100;
+/// Bytes of names and values of one public request's headers.
+pub const REQUEST_HEADER_BYTES: usize = 32 * 1024;
+/// Bytes of a public request's target (path and query).
+pub const REQUEST_TARGET_BYTES: usize = 8 * 1024;
+/// Headers of one function answer.
+pub const RESPONSE_HEADERS: usize = 100;
+/// Bytes of names and values of one function answer's headers.
+pub const RESPONSE_HEADER_BYTES: usize = 64 * 1024;
+
+/// Characters of a client's `X-Request-Id` that are taken over; a longer one is replaced.
+pub const REQUEST_ID_CHARS: usize = 128;
+/// Bytes of an admin API request's body beyond the code that it may carry.
+pub const ADMIN_BODY_SLACK: usize = 64 * 1024;
+/// Lines that a deployment's log keeps; the oldest go first.
+pub const DEPLOYMENT_LOG_LINES: usize = 500;
+/// Characters of one line in a deployment's log or of a loader's message.
+pub const MESSAGE_CHARS: usize = 4096;
+/// Finished deployments that a service's history keeps.
+pub const DEPLOYMENTS_KEPT: usize = 100;
+/// Bytes of output of removed containers that are kept per service, in each of two files.
+pub const KEPT_LOG_BYTES: u64 = 1024 * 1024;
+
+/// One call to Docker Engine that should answer at once.
+pub const ENGINE_CALL: Duration = Duration::from_secs(20);
+/// One image build.
+pub const BUILD: Duration = Duration::from_secs(300);
+/// From a container's start to its call home, and from there to its answer to `/ready`.
+pub const START: Duration = Duration::from_secs(30);
+/// How often the runner of an idle replica is asked for its health.
+pub const HEALTH_EVERY: Duration = Duration::from_secs(30);
+/// How long an idle replica may take to say that it is healthy.
+pub const HEALTH_ANSWER: Duration = Duration::from_secs(5);
+/// First and longest pause between attempts to start a replica that does not become ready.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Pause between attempts to reach Docker Engine.
+pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
+
+/// Path length that a Unix socket's address holds, without its final NUL.
+pub const SOCKET_PATH_BYTES: usize = 107;

@@ -1,0 +1,302 @@
+//! The records: a service, its deployments, its replicas. They are what the store keeps and what
+//! edge and control tell each other through it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::name::{
+    DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
+};
+
+/// A function as its owner described it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Never changes.
+    pub id: ServiceId,
+    /// For people; unique.
+    pub name: ServiceName,
+    /// With `public_domain` the function's address; the pair is unique.
+    pub function_name: FunctionName,
+    /// See `function_name`.
+    pub public_domain: PublicDomain,
+    /// What the next deployment runs.
+    pub function: FunctionSpec,
+    /// Replicas that are kept running; 0 lets an idle function sleep.
+    pub min_replicas: u32,
+    /// Replicas that run at most, and so the number of requests at one time.
+    pub max_replicas: u32,
+    /// The deployment that serves; none before the first one is live.
+    pub live_deployment: Option<DeploymentId>,
+    /// The newest deployment, in whatever phase.
+    pub latest_deployment: DeploymentId,
+    /// Counts the changes; a writer names the version that it changes.
+    pub version: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its owner last changed it.
+    pub updated_at: Timestamp,
+}
+
+/// Everything that ends in a container: a change of it makes a new deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionSpec {
+    /// A name of `config/runtimes.toml`, such as `node18`.
+    pub runtime: String,
+    /// What is called.
+    pub handler: HandlerName,
+    /// The source text. Stores keep it apart, so that lists stay light.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
+    /// The shape of event and result.
+    pub event_format: EventFormat,
+    /// Memory and swap together, in MiB.
+    pub memory_mb: u32,
+    /// Relative weight; 1024 is one share.
+    pub cpu_shares: u32,
+}
+
+/// The shape of event and result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EventFormat {
+    /// Grid's own.
+    #[default]
+    #[serde(rename = "grid")]
+    Grid,
+    /// That of AWS Lambda function URLs, version 2.0.
+    #[serde(rename = "lambda-v2")]
+    LambdaV2,
+}
+
+impl EventFormat {
+    /// As it is written in requests and in the runner's environment.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventFormat::Grid => "grid",
+            EventFormat::LambdaV2 => "lambda-v2",
+        }
+    }
+}
+
+/// One attempt to make a [`FunctionSpec`] the one that serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Greater than that of earlier deployments.
+    pub id: DeploymentId,
+    /// Whose it is.
+    pub service: ServiceId,
+    /// What it runs.
+    pub function: FunctionSpec,
+    /// The last entry of `phases`.
+    pub phase: Phase,
+    /// When which phase was entered, oldest first.
+    pub phases: Vec<PhaseEntry>,
+    /// Build output and what Grid did, oldest first, bounded.
+    pub log: Vec<LogLine>,
+    /// Why it failed, for the person who wrote the code.
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+}
+
+impl Deployment {
+    /// A deployment that waits for its turn.
+    pub fn queued(service: ServiceId, function: FunctionSpec, now: Timestamp) -> Self {
+        Self {
+            id: DeploymentId::new(),
+            service,
+            function,
+            phase: Phase::Queued,
+            phases: vec![PhaseEntry { phase: Phase::Queued, at: now }],
+            log: Vec::new(),
+            error: None,
+            created_at: now,
+        }
+    }
+}
+
+/// Where a deployment is. It only moves forward, and ends in one of the last three.
+///
+/// ```text
+/// queued → building → deploying → health_checking → live → superseded
+///    └──────────┴───────────┴────────────┴→ failed
+///    └→ superseded (a newer deployment came before its turn)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waits for its turn.
+    Queued,
+    /// The image is being built.
+    Building,
+    /// The candidate container is being started.
+    Deploying,
+    /// The candidate loads the code.
+    HealthChecking,
+    /// It serves.
+    Live,
+    /// It never will; the one before it still serves.
+    Failed,
+    /// A newer one took its place.
+    Superseded,
+}
+
+impl Phase {
+    /// Nothing more will happen to a deployment in this phase by itself.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Phase::Live | Phase::Failed | Phase::Superseded)
+    }
+
+    /// As it is written in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Queued => "queued",
+            Phase::Building => "building",
+            Phase::Deploying => "deploying",
+            Phase::HealthChecking => "health_checking",
+            Phase::Live => "live",
+            Phase::Failed => "failed",
+            Phase::Superseded => "superseded",
+        }
+    }
+}
+
+/// When a deployment entered a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseEntry {
+    /// The phase.
+    pub phase: Phase,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A line of a deployment's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When.
+    pub at: Timestamp,
+    /// One line, without its end.
+    pub line: String,
+}
+
+/// What edge and control know of one container. Control writes `wish`, the edge writes `seen`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Also the name of its run directory.
+    pub id: ReplicaId,
+    /// Whose it is.
+    pub service: ServiceId,
+    /// What it runs.
+    pub deployment: DeploymentId,
+    /// What control wants of it.
+    pub wish: Wish,
+    /// What the edge saw of it last; none before it called home.
+    pub seen: Option<Seen>,
+}
+
+/// What control wants of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wish {
+    /// Take its call and give it requests, once its deployment is live.
+    Serve,
+    /// Give it no more requests and report [`GoneCause::Drained`] when it has none.
+    Drain,
+}
+
+/// What the edge saw of a replica last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seen {
+    /// It called home and its code is loaded.
+    Ready,
+    /// It is ready and has had nothing to do for the idle time.
+    Idle,
+    /// It called home, but its code does not load.
+    Unloadable {
+        /// The loader's message.
+        message: String,
+    },
+    /// The edge will never use it again; its container has to go.
+    Gone {
+        /// Why.
+        cause: GoneCause,
+    },
+}
+
+/// Why the edge gave up a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GoneCause {
+    /// Control asked for it.
+    Drained,
+    /// A request ran past its deadline.
+    TimedOut,
+    /// The connection ended: the process is gone or has closed it.
+    Closed,
+    /// What it sent is not an answer.
+    Garbled,
+    /// It did not answer `/health` or `/ready` in time.
+    Unresponsive,
+}
+
+impl GoneCause {
+    /// For logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GoneCause::Drained => "drained",
+            GoneCause::TimedOut => "a request ran past its deadline",
+            GoneCause::Closed => "its connection ended",
+            GoneCause::Garbled => "its answer was not valid",
+            GoneCause::Unresponsive => "it did not answer a health check",
+        }
+    }
+}
+
+/// Why no replica can be started now: told to waiting requests at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obstacle {
+    /// For the public: short, without internals.
+    pub message: String,
+    /// When a new attempt will be made.
+    pub retry_at: Timestamp,
+}
+
+/// All that the edge needs to serve one service, read in one piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    /// None when the service was deleted; its replicas may outlive it for a moment.
+    pub route: Option<Route>,
+    /// Every replica that control has made and not yet removed.
+    pub replicas: Vec<Replica>,
+    /// Requests that run or wait, as the edge last said.
+    pub demand: u32,
+    /// Set while replicas cannot be started.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// The part of a service that decides where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The service.
+    pub service: ServiceId,
+    /// Host.
+    pub public_domain: PublicDomain,
+    /// Path.
+    pub function_name: FunctionName,
+    /// The deployment that serves.
+    pub live_deployment: Option<DeploymentId>,
+    /// See [`Service`].
+    pub min_replicas: u32,
+    /// See [`Service`].
+    pub max_replicas: u32,
+}
+
+impl From<&Service> for Route {
+    fn from(service: &Service) -> Self {
+        Self {
+            service: service.id,
+            public_domain: service.public_domain.clone(),
+            function_name: service.function_name.clone(),
+            live_deployment: service.live_deployment,
+            min_replicas: service.min_replicas,
+            max_replicas: service.max_replicas,
+        }
+    }
+}

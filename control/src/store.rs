@@ -1,0 +1,156 @@
+//! Where services, deployments and replicas are kept: the only place where edge and control meet.
+//!
+//! The verbs are those of the domain, and each is atomic. What a durable verb acknowledged survives
+//! a crash; volatile verbs live as long as the store's process and cost no disk write.
+
+pub mod embedded;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::{
+    error::Result,
+    name::{DeploymentId, ReplicaId, ServiceId},
+    service::{Deployment, LogLine, Obstacle, Phase, Replica, Seen, Service, ServiceView, Wish},
+};
+
+/// A hint that something about a service changed: whoever cares reads [`Store::view`] again.
+/// A receiver that lagged or reconnected reads everything again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The service.
+    pub service: ServiceId,
+}
+
+/// A part of a longer list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// How many there are in all.
+    pub count: u64,
+    /// Those that were asked for.
+    pub items: Vec<T>,
+}
+
+/// Domain verbs over durable and volatile state.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // Durable ------------------------------------------------------------------------------
+
+    /// Adds a service with its first deployment.
+    ///
+    /// # Errors
+    /// `Conflict` on field `name` or `function_name` when another service has the name, or the pair
+    /// of domain and function name.
+    async fn create_service(&self, service: &Service, first: &Deployment) -> Result<()>;
+
+    /// Replaces a service, and adds a deployment when there is one. `service.version` is the
+    /// version that was read; it is counted up here. `live_deployment` is not taken from `service`
+    /// but kept as it is: only [`Store::activate_deployment`] changes it.
+    /// Returns the record as it now stands.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` without field when the version has moved on, and as for
+    /// [`Store::create_service`].
+    async fn update_service(
+        &self,
+        service: &Service,
+        deployment: Option<&Deployment>,
+    ) -> Result<Service>;
+
+    /// Removes a service and its deployments. Its replicas stay until control removes them.
+    /// False when there was none.
+    async fn delete_service(&self, id: ServiceId) -> Result<bool>;
+
+    /// One service, with its code.
+    async fn service(&self, id: ServiceId) -> Result<Option<Service>>;
+
+    /// Services in the order in which they were made, with their code.
+    async fn services(&self, offset: usize, limit: usize) -> Result<Page<Service>>;
+
+    /// Ids of all services.
+    async fn service_ids(&self) -> Result<Vec<ServiceId>>;
+
+    /// One deployment, with its code.
+    async fn deployment(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+    ) -> Result<Option<Deployment>>;
+
+    /// Deployments of a service, newest first, without code (`function.code` is empty).
+    async fn deployments(
+        &self,
+        service: ServiceId,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<Deployment>>;
+
+    /// The newest deployment whose phase is not settled, with its code. Every older unsettled one
+    /// becomes `superseded`: its change is part of the newer one.
+    async fn claim_deployment(
+        &self,
+        service: ServiceId,
+        now: Timestamp,
+    ) -> Result<Option<Deployment>>;
+
+    /// Moves a deployment on and adds log lines. `error` is kept with phase `failed`.
+    /// Phases before the settled ones need not survive a crash: the deployment then starts again.
+    /// A deployment that is gone (its service was deleted) is no error.
+    async fn record_phase(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+        phase: Phase,
+        at: Timestamp,
+        lines: Vec<LogLine>,
+        error: Option<String>,
+    ) -> Result<()>;
+
+    /// Makes a deployment the live one, in one step with its phase; the one before becomes
+    /// `superseded`, and deployments beyond `limits::DEPLOYMENTS_KEPT` are forgotten, oldest first.
+    /// Returns the deployment that was live before.
+    ///
+    /// # Errors
+    /// `NotFound` when the service or the deployment is gone.
+    async fn activate_deployment(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+        at: Timestamp,
+    ) -> Result<Option<DeploymentId>>;
+
+    // Volatile -----------------------------------------------------------------------------
+
+    /// Control: adds a replica, or replaces what is known of it.
+    async fn put_replica(&self, replica: Replica) -> Result<()>;
+
+    /// Control: changes the wish of a replica, if it is known.
+    async fn wish_replica(&self, service: ServiceId, id: &ReplicaId, wish: Wish) -> Result<()>;
+
+    /// Control: forgets a replica whose container is gone.
+    async fn remove_replica(&self, service: ServiceId, id: &ReplicaId) -> Result<()>;
+
+    /// Edge: says what it saw of a replica, and how many requests run or wait at this moment.
+    /// A replica that is not known is no error.
+    async fn report_replica(
+        &self,
+        service: ServiceId,
+        id: &ReplicaId,
+        seen: Seen,
+        demand: u32,
+    ) -> Result<()>;
+
+    /// Edge: asks for as many replicas as requests run or wait at this moment.
+    async fn request_capacity(&self, service: ServiceId, demand: u32) -> Result<()>;
+
+    /// Control: says why replicas cannot be started, or that they can again.
+    async fn set_obstacle(&self, service: ServiceId, obstacle: Option<Obstacle>) -> Result<()>;
+
+    /// What is known of one service, in one consistent piece. For a service that is neither kept
+    /// nor has replicas, everything in it is empty.
+    async fn view(&self, service: ServiceId) -> Result<ServiceView>;
+
+    /// Hints about changes from now on.
+    fn watch(&self) -> broadcast::Receiver<Change>;
+}
