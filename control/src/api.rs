@@ -1,1 +1,197 @@
-//! The admin REST API.
+//! The admin REST API, in the conventions of Django REST framework: trailing slashes,
+//! `Authorization: Token …`, `{"detail": …}` and `{"field": ["message"]}`, numbered pages.
+//!
+//! Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they change makes the scaler act
+//! through the store's hints; nothing here builds or starts anything.
+
+pub mod auth;
+mod body;
+mod change;
+mod deployments;
+mod error;
+mod fields;
+mod input;
+mod logs;
+mod page;
+mod probes;
+mod record;
+mod services;
+mod url;
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path, Request},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, any, get},
+};
+use futures_util::FutureExt;
+use http::{Method, Uri, request::Parts};
+use serde::de::DeserializeOwned;
+
+use self::{auth::Authenticator, error::ApiError};
+use crate::{health::Health, limits, logs::Logs, store::Store};
+
+pub use self::url::PublicUrl;
+
+/// One request of the admin API, from its head to its answer.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// What the admin API stands on.
+pub struct Api {
+    /// Where services and deployments are.
+    pub store: Arc<dyn Store>,
+    /// What functions wrote.
+    pub logs: Arc<Logs>,
+    /// What `/readyz` tells.
+    pub health: Health,
+    /// Names that `function_runtime` may have, for example `["node18", "python3.9"]`.
+    pub runtimes: Vec<String>,
+    /// Who may call.
+    pub auth: Authenticator,
+    /// What a request may carry.
+    pub limits: ApiLimits,
+    /// How the public reaches a function.
+    pub public_url: PublicUrl,
+}
+
+/// Bounds of what a request may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiLimits {
+    /// Bytes of `function_code` in UTF-8 (`MAX_FUNCTION_CODE_BYTES`), for example 262144.
+    pub code_bytes: usize,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self { code_bytes: limits::CODE_BYTES }
+    }
+}
+
+impl ApiLimits {
+    /// Bytes of a request's body. JSON writes one byte of code with up to six (`\u0041`), and code
+    /// that is within its own limit must never fail at this one.
+    fn body_bytes(self) -> usize {
+        self.code_bytes.saturating_mul(6).saturating_add(limits::ADMIN_BODY_SLACK)
+    }
+}
+
+/// State of every handler.
+type Shared = axum::extract::State<Arc<Api>>;
+
+/// The whole API as an axum router: `/api/v1/…`, `/healthz` and `/readyz`. Every answer is JSON,
+/// except logs that were asked for as text.
+///
+/// ```no_run
+/// # async fn serve(api: control::api::Api) -> std::io::Result<()> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
+/// axum::serve(listener, control::api::router(api)).await
+/// # }
+/// ```
+pub fn router(api: Api) -> Router {
+    let api = Arc::new(api);
+    let routes: [(&str, MethodRouter<Arc<Api>>); 6] = [
+        ("services/", get(services::list).post(services::create)),
+        (
+            "services/{id}/",
+            get(services::retrieve)
+                .put(services::replace)
+                .patch(services::patch)
+                .delete(services::delete),
+        ),
+        ("services/{id}/deployments/", get(deployments::list).post(deployments::create)),
+        ("services/{id}/deployments/{deployment}/", get(deployments::retrieve)),
+        ("services/{id}/logs/", get(logs::read)),
+        ("runtimes/", get(probes::runtimes)),
+    ];
+
+    let mut guarded = Router::new();
+    let mut open =
+        Router::new().route("/healthz", get(probes::healthz)).route("/readyz", get(probes::readyz));
+    for (path, methods) in routes {
+        let path = format!("/api/v1/{path}");
+        open = open.route(path.trim_end_matches('/'), any(missing_slash));
+        guarded = guarded.route(&path, methods);
+    }
+    // The order matters: a wrong method is told only to whom the token is known.
+    let guarded = guarded
+        .method_not_allowed_fallback(method_not_allowed)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+    guarded
+        .merge(open.method_not_allowed_fallback(method_not_allowed))
+        .fallback(|| async { ApiError::NotFound })
+        .layer(middleware::from_fn(bounded))
+        .with_state(api)
+}
+
+/// Ends every request in time, and keeps one that panics from taking its connection with it.
+async fn bounded(request: Request, next: Next) -> Response {
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(REQUEST, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => ApiError::Internal.into_response(), // the panic hook has logged it
+        Err(_) => ApiError::TimedOut.into_response(),
+    }
+}
+
+async fn method_not_allowed(method: Method) -> ApiError {
+    ApiError::MethodNotAllowed(method)
+}
+
+/// A path that lacks its last slash. Only GET can be sent elsewhere without losing its body.
+async fn missing_slash(method: Method, uri: Uri) -> Response {
+    let path = format!("{}/", uri.path());
+    if method != Method::GET && method != Method::HEAD {
+        return ApiError::MissingSlash(path).into_response();
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    ApiError::Moved(target).into_response()
+}
+
+/// The ids in a path. One that is no id names nothing, so it is answered with 404.
+struct Ids<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Ids<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(ids)) => Ok(Self(ids)),
+            Err(_) => Err(ApiError::NotFound),
+        }
+    }
+}
+
+/// The last value of a query parameter, decoded. None when it is absent.
+fn query_parameter(uri: &Uri, name: &str) -> Option<String> {
+    use axum::extract::Query;
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+    pairs.into_iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_repeated_parameters_counts() {
+        let uri = Uri::from_static("/a/?tail=1&request_id=a%20b&tail=2&flag");
+        assert_eq!(query_parameter(&uri, "tail").as_deref(), Some("2"));
+        assert_eq!(query_parameter(&uri, "request_id").as_deref(), Some("a b"));
+        assert_eq!(query_parameter(&uri, "flag").as_deref(), Some(""));
+        assert_eq!(query_parameter(&uri, "other"), None);
+    }
+
+    #[test]
+    fn a_body_may_hold_code_in_which_every_byte_is_escaped() {
+        let limits = ApiLimits { code_bytes: 1024 };
+        let escaped = r"\u0041".repeat(limits.code_bytes);
+        assert!(limits.body_bytes() > escaped.len());
+        assert_eq!(ApiLimits { code_bytes: usize::MAX }.body_bytes(), usize::MAX);
+    }
+}

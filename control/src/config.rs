@@ -1,1 +1,337 @@
-//! Settings.
+//! Settings: each one is declared once, as a field of [`Config`], and can be given as a flag, an
+//! environment variable, a line of `.env` or a key of the file, in this order of precedence.
+//!
+//! The id of each argument is its variable's name; flag and key follow from it (see `layers`).
+//! Everything is checked here, before anything is opened or bound.
+
+mod layers;
+mod rules;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::layers::Layers;
+pub(crate) use self::layers::toml_error;
+use crate::{limits, token::Token};
+
+/// Where settings are read from when neither flag nor variable names a file.
+const DEFAULT_FILE: &str = "config/grid.toml";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// `grid serve`.
+    Serve(Box<Config>),
+    /// Print this and end: the help or the version.
+    Show(String),
+}
+
+/// Why Grid does not start: one line for the operator that names the setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Self-hosted functions: HTTP functions from pasted source code, each in its own container.
+#[derive(Parser)]
+#[command(name = "grid", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve functions and the admin API.
+    ///
+    /// Each setting can be given as a flag, an environment variable, a line of .env in the current
+    /// directory, or a key of config/grid.toml (the flag's name with underscores), in this order of
+    /// precedence. An empty variable counts as not set.
+    #[command(after_help = "The bootstrap token of the admin API comes from the variable \
+        SMSLY_TOKEN (environment or .env only; at least 16 visible ASCII characters). When it is \
+        not set, one is made and kept in <data-dir>/token.")]
+    Serve(Config),
+}
+
+/// The settings of `grid serve`, checked each and together.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Parts that this process runs: all, edge or control.
+    #[arg(id = "GRID_ROLE", long = "role", value_name = "ROLE")]
+    #[arg(default_value = "all", value_parser = rules::role)]
+    pub role: Role,
+
+    /// File with settings; config/grid.toml may be missing, one that is named here may not.
+    #[arg(id = "GRID_CONFIG", long = "config", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+
+    /// Directory for the store, the token and the sockets of running functions.
+    #[arg(id = "GRID_DATA_DIR", long = "data-dir", value_name = "DIR")]
+    #[arg(default_value = "./.grid")]
+    pub data_dir: PathBuf,
+
+    /// Directory that holds runners/ and config/runtimes.toml.
+    #[arg(id = "GRID_SHARE_DIR", long = "share-dir", value_name = "DIR")]
+    #[arg(
+        help = "Directory that holds runners/ and config/runtimes.toml [default: the first that \
+        has runners/ of the current directory, the one two above the program's, /usr/share/grid]"
+    )]
+    share_dir: Option<PathBuf>,
+
+    /// Address of the admin API.
+    #[arg(id = "GRID_ADMIN_ADDR", long = "admin-addr", value_name = "IP:PORT")]
+    #[arg(default_value = "127.0.0.1:8000", value_parser = rules::address)]
+    pub admin_addr: SocketAddr,
+
+    /// Address of the functions.
+    #[arg(id = "GRID_HTTP_ADDR", long = "http-addr", value_name = "IP:PORT")]
+    #[arg(default_value = "0.0.0.0:8080", value_parser = rules::address)]
+    pub http_addr: SocketAddr,
+
+    /// Docker Engine.
+    #[arg(id = "DOCKER_HOST", long = "docker-host", value_name = "URL")]
+    #[arg(default_value = "unix:///var/run/docker.sock", value_parser = rules::docker_host)]
+    pub docker_host: String,
+
+    /// Largest source code of a function, in bytes.
+    #[arg(id = "MAX_FUNCTION_CODE_BYTES", long = "max-function-code-bytes", value_name = "BYTES")]
+    #[arg(default_value_t = limits::CODE_BYTES, value_parser = rules::count(1..=16 << 20))]
+    pub code_bytes: usize,
+
+    /// Largest body of a request to a function, in bytes.
+    #[arg(id = "MAX_FUNCTION_BODY_BYTES", long = "max-function-body-bytes", value_name = "BYTES")]
+    #[arg(default_value_t = limits::BODY_BYTES, value_parser = rules::count(1..=256 << 20))]
+    pub body_bytes: usize,
+
+    /// Largest body of a function's answer, in bytes.
+    #[arg(id = "MAX_FUNCTION_RESPONSE_BYTES", long = "max-function-response-bytes")]
+    #[arg(value_name = "BYTES")]
+    #[arg(default_value_t = limits::RESPONSE_BYTES, value_parser = rules::count(1..=256 << 20))]
+    pub response_bytes: usize,
+
+    /// Longest run of a function, in seconds (1 to 300).
+    #[arg(id = "FUNCTION_TIMEOUT_SECONDS", long = "function-timeout-seconds")]
+    #[arg(value_name = "SECONDS")]
+    #[arg(default_value = "30", value_parser = rules::seconds(limits::TIMEOUT_SECONDS))]
+    pub function_timeout: Duration,
+
+    /// Idle time after which a function sleeps, in seconds (1 to 86400).
+    #[arg(id = "GRID_IDLE_SECONDS", long = "idle-seconds", value_name = "SECONDS")]
+    #[arg(default_value = "300", value_parser = rules::seconds(1..=86_400))]
+    pub idle: Duration,
+
+    /// Longest wait of a request for a free replica, in seconds (1 to 300).
+    #[arg(id = "GRID_QUEUE_SECONDS", long = "queue-seconds", value_name = "SECONDS")]
+    #[arg(default_value = "30", value_parser = rules::seconds(1..=300))]
+    pub queue_wait: Duration,
+
+    /// Requests of one function that wait at one time (1 to 10000); more get 429.
+    #[arg(id = "GRID_QUEUE_LENGTH", long = "queue-length", value_name = "REQUESTS")]
+    #[arg(default_value = "256", value_parser = rules::count(1..=10_000))]
+    pub queue_length: usize,
+
+    /// Time that a client has to send a request's body, in seconds (1 to 300); then 408.
+    #[arg(id = "GRID_BODY_SECONDS", long = "body-seconds", value_name = "SECONDS")]
+    #[arg(default_value = "10", value_parser = rules::seconds(1..=300))]
+    pub body_wait: Duration,
+
+    /// Replicas of all functions that run at one time (1 to 10000).
+    #[arg(id = "GRID_MAX_REPLICAS", long = "max-replicas", value_name = "REPLICAS")]
+    #[arg(default_value = "200", value_parser = rules::count(1..=10_000))]
+    pub max_replicas: usize,
+
+    /// Containers that are being started at one time (1 to 256); by default one per core, at least
+    /// 2.
+    #[arg(id = "GRID_STARTS", long = "starts", value_name = "CONTAINERS")]
+    #[arg(default_value_t = one_per_core(), value_parser = rules::count(1..=256))]
+    pub starts: usize,
+
+    /// What is logged: a level (off, error, warn, info, debug, trace), or levels of single parts,
+    /// such as info,control=debug.
+    #[arg(id = "GRID_LOG", long = "log", value_name = "FILTER")]
+    #[arg(default_value = "info", value_parser = rules::log_filter)]
+    pub log: String,
+
+    /// How it is logged: text or json.
+    #[arg(id = "GRID_LOG_FORMAT", long = "log-format", value_name = "FORMAT")]
+    #[arg(default_value = "text", value_parser = rules::log_format)]
+    pub log_format: LogFormat,
+
+    /// The bootstrap token, when `SMSLY_TOKEN` is set: never a flag (others see command lines) and
+    /// never in the file (which is often kept under version control).
+    #[arg(skip)]
+    pub token: Option<Token>,
+}
+
+/// The parts that a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Edge and control.
+    All,
+    /// What answers public requests.
+    Edge,
+    /// What keeps services running.
+    Control,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl ConfigError {
+    /// An error with this line.
+    pub fn new(line: impl Into<String>) -> Self {
+        Self(line.into())
+    }
+}
+
+/// Reads what this process was started with.
+///
+/// # Errors
+/// See [`parse`].
+pub fn from_process() -> Result<Command, ConfigError> {
+    let cwd = std::env::current_dir()
+        .map_err(|e| ConfigError::new(format!("the current directory: {e}")))?;
+    parse(std::env::args_os(), &layers::environment()?, &cwd)
+}
+
+/// Reads a command line, program name first, on top of the environment, `.env` and the file.
+/// Relative paths start at `cwd`.
+///
+/// # Errors
+/// One line that names the setting, where it came from and the rule that it breaks.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    environment: &BTreeMap<String, String>,
+    cwd: &Path,
+) -> Result<Command, ConfigError> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = Cli::command().mut_subcommand("serve", layers::document);
+
+    // First without the other layers: the help shows built-in defaults, and what is wrong here is
+    // wrong on the command line.
+    let flags = match command.clone().try_get_matches_from(&args) {
+        Ok(flags) => flags,
+        Err(error) if !error.use_stderr() => return Ok(Command::Show(error.to_string())),
+        Err(error) => return Err(layers::flag_error(&command, &error)),
+    };
+    let named =
+        flags.subcommand().and_then(|(_, serve)| serve.get_one::<PathBuf>("GRID_CONFIG").cloned());
+
+    let layers = Layers::read(&command, environment, cwd, named)?;
+    let matches = command
+        .clone()
+        .mut_subcommand("serve", |serve| layers.apply(serve))
+        .try_get_matches_from(&args)
+        .map_err(|error| layers.error(&command, &error))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| layers.error(&command, &e))?;
+    match cli.verb {
+        Verb::Serve(mut config) => {
+            config.token = layers.token()?;
+            config.complete(cwd)?;
+            config.check()?;
+            Ok(Command::Serve(Box::new(config)))
+        }
+    }
+}
+
+impl Config {
+    /// Directory that holds `runners/` and `config/runtimes.toml`.
+    pub fn share_dir(&self) -> &Path {
+        self.share_dir.as_deref().unwrap_or(Path::new("/usr/share/grid"))
+    }
+
+    /// Makes paths absolute and finds the share directory.
+    fn complete(&mut self, cwd: &Path) -> Result<(), ConfigError> {
+        self.data_dir = absolute(cwd, &self.data_dir);
+        let share_dir = match &self.share_dir {
+            Some(dir) => absolute(cwd, dir),
+            None => find_share_dir(cwd).ok_or_else(|| {
+                ConfigError::new(
+                    "GRID_SHARE_DIR is not set, and neither the current directory nor \
+                     /usr/share/grid has runners/ in it: name the directory that has",
+                )
+            })?,
+        };
+        self.share_dir = Some(share_dir);
+        Ok(())
+    }
+
+    /// Rules that take more than one setting, or the file system.
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |line: String| Err(ConfigError(line));
+        if self.role != Role::All {
+            let role = if self.role == Role::Edge { "edge" } else { "control" };
+            return refuse(format!(
+                "GRID_ROLE is \"{role}\", but separate roles need Redis, which this version does \
+                 not support yet: use \"all\""
+            ));
+        }
+        let (admin, http) = (self.admin_addr, self.http_addr);
+        let same_ip =
+            admin.ip() == http.ip() || admin.ip().is_unspecified() || http.ip().is_unspecified();
+        if admin.port() == http.port() && admin.port() != 0 && same_ip {
+            return refuse(format!(
+                "GRID_ADMIN_ADDR ({admin}) and GRID_HTTP_ADDR ({http}) need the same port: give \
+                 one of them another"
+            ));
+        }
+        let data_dir = self.data_dir.display();
+        if data_dir.to_string().contains(':') {
+            return refuse(format!(
+                "GRID_DATA_DIR is \"{data_dir}\": must not contain a colon, since Docker splits \
+                 the paths of bind mounts there"
+            ));
+        }
+        let socket = self.data_dir.join("run").join("x".repeat(12)).join("edge.sock");
+        let surplus = socket.as_os_str().len().saturating_sub(limits::SOCKET_PATH_BYTES);
+        if surplus > 0 {
+            return refuse(format!(
+                "GRID_DATA_DIR is \"{data_dir}\": {surplus} bytes too long, since the paths of \
+                 Unix sockets in it may have {} bytes",
+                limits::SOCKET_PATH_BYTES
+            ));
+        }
+        if self.data_dir.exists() && !self.data_dir.is_dir() {
+            return refuse(format!("GRID_DATA_DIR is \"{data_dir}\": is not a directory"));
+        }
+        let share_dir = self.share_dir();
+        if !share_dir.join("runners").is_dir() {
+            let share_dir = share_dir.display();
+            return refuse(format!("GRID_SHARE_DIR is \"{share_dir}\": has no runners/ in it"));
+        }
+        Ok(())
+    }
+}
+
+fn one_per_core() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 256))
+}
+
+fn absolute(cwd: &Path, path: &Path) -> PathBuf {
+    cwd.join(path).components().collect() // components() drops each `.`
+}
+
+fn find_share_dir(cwd: &Path) -> Option<PathBuf> {
+    // A program that cargo built is in <repository>/target/<profile>/.
+    let beside = std::env::current_exe().ok();
+    let beside = beside.as_deref().and_then(|exe| exe.ancestors().nth(3)).map(Path::to_owned);
+    [Some(cwd.to_owned()), beside, Some(PathBuf::from("/usr/share/grid"))]
+        .into_iter()
+        .flatten()
+        .find(|dir| dir.join("runners").is_dir())
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,19 @@
 
 pub mod api;
 pub mod config;
+pub mod deploy;
+pub mod engine;
 pub mod error;
 pub mod health;
+pub mod image;
 pub mod limits;
 pub mod logs;
 pub mod name;
+pub mod plane;
+pub mod replica;
+pub mod run_dir;
 pub mod runtime;
+pub mod scaler;
 pub mod service;
 pub mod store;
+pub mod token;

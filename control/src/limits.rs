@@ -56,8 +56,13 @@ pub const KEPT_LOG_BYTES: u64 = 1024 * 1024;
 pub const ENGINE_CALL: Duration = Duration::from_secs(20);
 /// One image build.
 pub const BUILD: Duration = Duration::from_secs(300);
+/// Getting a base image from its registry. A host without a registry finds out sooner.
+pub const PULL: Duration = Duration::from_secs(600);
 /// From a container's start to its call home, and from there to its answer to `/ready`.
 pub const START: Duration = Duration::from_secs(30);
+/// How long a module may take to load, from the call home on. Less than `START`, so that a module
+/// that hangs is told apart from a container that never called.
+pub const LOAD: Duration = Duration::from_secs(20);
 /// How often the runner of an idle replica is asked for its health.
 pub const HEALTH_EVERY: Duration = Duration::from_secs(30);
 /// How long an idle replica may take to say that it is healthy.

@@ -45,8 +45,9 @@ pub trait Store: Send + Sync + 'static {
     async fn create_service(&self, service: &Service, first: &Deployment) -> Result<()>;
 
     /// Replaces a service, and adds a deployment when there is one. `service.version` is the
-    /// version that was read; it is counted up here. `live_deployment` is not taken from `service`
-    /// but kept as it is: only [`Store::activate_deployment`] changes it.
+    /// version that was read; it is counted up here and nowhere else. `live_deployment` is not
+    /// taken from `service` but kept as it is: only [`Store::activate_deployment`] changes it.
+    /// `latest_deployment` becomes the new deployment's id when there is one, and else stays.
     /// Returns the record as it now stands.
     ///
     /// # Errors
@@ -72,11 +73,7 @@ pub trait Store: Send + Sync + 'static {
     async fn service_ids(&self) -> Result<Vec<ServiceId>>;
 
     /// One deployment, with its code.
-    async fn deployment(
-        &self,
-        service: ServiceId,
-        id: DeploymentId,
-    ) -> Result<Option<Deployment>>;
+    async fn deployment(&self, service: ServiceId, id: DeploymentId) -> Result<Option<Deployment>>;
 
     /// Deployments of a service, newest first, without code (`function.code` is empty).
     async fn deployments(
@@ -87,7 +84,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Page<Deployment>>;
 
     /// The newest deployment whose phase is not settled, with its code. Every older unsettled one
-    /// becomes `superseded`: its change is part of the newer one.
+    /// becomes `superseded`: its change is part of the newer one. A deployment that was claimed
+    /// before and not settled (a crash came between) is claimed again.
     async fn claim_deployment(
         &self,
         service: ServiceId,
@@ -95,6 +93,9 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Deployment>>;
 
     /// Moves a deployment on and adds log lines. `error` is kept with phase `failed`.
+    /// A phase that is not ahead of the deployment's own changes nothing, but for `building`, from
+    /// which an unsettled deployment starts over; `live` changes nothing here, see
+    /// [`Store::activate_deployment`]. The lines are kept in any case.
     /// Phases before the settled ones need not survive a crash: the deployment then starts again.
     /// A deployment that is gone (its service was deleted) is no error.
     async fn record_phase(
@@ -107,12 +108,15 @@ pub trait Store: Send + Sync + 'static {
         error: Option<String>,
     ) -> Result<()>;
 
-    /// Makes a deployment the live one, in one step with its phase; the one before becomes
-    /// `superseded`, and deployments beyond `limits::DEPLOYMENTS_KEPT` are forgotten, oldest first.
-    /// Returns the deployment that was live before.
+    /// Makes a deployment the live one, in one step with its phase; the one before and older ones
+    /// that still wait become `superseded`. Returns the deployment that was live before.
+    ///
+    /// Here and when one fails, settled deployments beyond `limits::DEPLOYMENTS_KEPT` are forgotten,
+    /// oldest first, but never the live one nor the one that was live before it.
     ///
     /// # Errors
-    /// `NotFound` when the service or the deployment is gone.
+    /// `NotFound` when the service or the deployment is gone; `Conflict` without field when the
+    /// deployment has failed or is superseded: it was overtaken and must not come back.
     async fn activate_deployment(
         &self,
         service: ServiceId,
@@ -121,6 +125,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<DeploymentId>>;
 
     // Volatile -----------------------------------------------------------------------------
+    // Demand and obstacles of a service that is neither kept nor has replicas are not kept.
 
     /// Control: adds a replica, or replaces what is known of it.
     async fn put_replica(&self, replica: Replica) -> Result<()>;

@@ -1,0 +1,214 @@
+//! What checked fields do to the stored records: a new service, or a change of one, and the
+//! deployment that comes with it.
+
+use jiff::Timestamp;
+
+use super::{error::FieldErrors, input::Input};
+use crate::{
+    name::ServiceId,
+    service::{Deployment, FunctionSpec, Service},
+};
+
+/// Defaults of a new service.
+const MEMORY_MB: u32 = 128;
+const CPU_SHARES: u32 = 1024;
+const MIN_REPLICAS: u32 = 0;
+const MAX_REPLICAS: u32 = 4;
+
+/// What an update does to the stored records.
+#[derive(Debug)]
+pub(super) struct Update {
+    /// The service as it shall be.
+    pub(super) service: Service,
+    /// There when something changed that ends in a container.
+    pub(super) deployment: Option<Deployment>,
+}
+
+impl Input {
+    /// A new service with its first deployment.
+    ///
+    /// # Errors
+    /// Fields that do not go together, or that are missing.
+    pub(super) fn create(self, now: Timestamp) -> Result<(Service, Deployment), FieldErrors> {
+        let (Some(name), Some(runtime), Some(code)) = (self.name, self.runtime, self.code) else {
+            let missing = "This field is required.".to_owned();
+            return Err(Self::REQUIRED.map(|f| (f.to_owned(), vec![missing.clone()])).into());
+        };
+        let function = FunctionSpec {
+            runtime,
+            handler: or_parse(self.handler, "function_handler", || "handler".to_owned())?,
+            code,
+            event_format: self.event_format.unwrap_or_default(),
+            memory_mb: self.memory_mb.unwrap_or(MEMORY_MB),
+            cpu_shares: self.cpu_shares.unwrap_or(CPU_SHARES),
+        };
+        let id = ServiceId::new();
+        let deployment = Deployment::queued(id, function.clone(), now);
+        let service = Service {
+            id,
+            function_name: or_parse(self.function_name, "function_name", || name.to_string())?,
+            public_domain: or_parse(self.public_domain, "public_domain", || {
+                format!("{name}.localhost")
+            })?,
+            name,
+            function,
+            min_replicas: self.min_replicas.unwrap_or(MIN_REPLICAS),
+            max_replicas: self.max_replicas.unwrap_or(MAX_REPLICAS),
+            live_deployment: None,
+            latest_deployment: deployment.id,
+            version: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        check_replicas(&service, self.min_replicas.is_some())?;
+        Ok((service, deployment))
+    }
+
+    /// The named fields put into `current`; none when that changes nothing. The deployment is made
+    /// anew by each call: its id tells its place among the service's deployments, so it must not be
+    /// older than the version that it is added to.
+    ///
+    /// # Errors
+    /// Fields that do not go together, with what is there already.
+    pub(super) fn apply(
+        &self,
+        current: &Service,
+        now: Timestamp,
+    ) -> Result<Option<Update>, FieldErrors> {
+        let mut service = current.clone();
+        put(&mut service.name, &self.name);
+        put(&mut service.function_name, &self.function_name);
+        put(&mut service.public_domain, &self.public_domain);
+        put(&mut service.function.runtime, &self.runtime);
+        put(&mut service.function.handler, &self.handler);
+        put(&mut service.function.code, &self.code);
+        put(&mut service.function.event_format, &self.event_format);
+        put(&mut service.function.memory_mb, &self.memory_mb);
+        put(&mut service.function.cpu_shares, &self.cpu_shares);
+        put(&mut service.min_replicas, &self.min_replicas);
+        put(&mut service.max_replicas, &self.max_replicas);
+        check_replicas(&service, self.min_replicas.is_some())?;
+        if service == *current {
+            return Ok(None);
+        }
+        let changed = service.function != current.function;
+        Ok(Some(if changed { redeploy(service, now) } else { touch(service, now) }))
+    }
+}
+
+/// A new deployment of what the service holds.
+pub(super) fn redeploy(service: Service, now: Timestamp) -> Update {
+    let deployment = Deployment::queued(service.id, service.function.clone(), now);
+    let Update { service, .. } = touch(service, now);
+    let service = Service { latest_deployment: deployment.id, ..service };
+    Update { service, deployment: Some(deployment) }
+}
+
+fn touch(service: Service, now: Timestamp) -> Update {
+    Update { service: Service { updated_at: now, ..service }, deployment: None }
+}
+
+/// The error goes to the field that the client most likely meant to change.
+fn check_replicas(service: &Service, min_is_named: bool) -> Result<(), FieldErrors> {
+    let (min, max) = (service.min_replicas, service.max_replicas);
+    if min <= max {
+        return Ok(());
+    }
+    let (field, message) = if min_is_named {
+        ("min_replicas", format!("Must not be greater than max_replicas, which is {max}."))
+    } else {
+        ("max_replicas", format!("Must not be less than min_replicas, which is {min}."))
+    };
+    Err([(field.to_owned(), vec![message])].into())
+}
+
+fn put<T: Clone>(place: &mut T, value: &Option<T>) {
+    if let Some(value) = value {
+        place.clone_from(value);
+    }
+}
+
+/// A default that is made of text keeps the rule of its type like any other value.
+fn or_parse<T: TryFrom<String, Error: ToString>>(
+    given: Option<T>,
+    field: &str,
+    default: impl FnOnce() -> String,
+) -> Result<T, FieldErrors> {
+    match given {
+        Some(value) => Ok(value),
+        None => T::try_from(default())
+            .map_err(|error| [(field.to_owned(), vec![error.to_string()])].into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::{ApiLimits, input::Rules};
+
+    fn read(value: Value, required: &[&str]) -> Result<Input, FieldErrors> {
+        let Value::Object(object) = value else { unreachable!() };
+        let runtimes = ["node18".to_owned()];
+        let rules = Rules { runtimes: &runtimes, limits: ApiLimits { code_bytes: 1000 } };
+        Input::read(object, required, &rules)
+    }
+
+    fn service() -> Service {
+        let body = json!({"name": "a", "function_runtime": "node18", "function_code": "x"});
+        let input = read(body, &Input::REQUIRED).expect("valid");
+        input.create(Timestamp::UNIX_EPOCH).expect("consistent").0
+    }
+
+    fn update(body: Value) -> Option<Update> {
+        let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1);
+        read(body, &[]).expect("valid").apply(&service(), now).expect("consistent")
+    }
+
+    #[test]
+    fn a_change_of_what_runs_is_deployed_and_other_changes_are_not() {
+        let deployed = [
+            json!({"function_code": "y"}),
+            json!({"function_handler": "index.handler"}),
+            json!({"event_format": "lambda-v2"}),
+            json!({"memory_mb": 256}),
+            json!({"cpu_shares": 512}),
+        ];
+        for body in deployed {
+            let update = update(body.clone()).expect("a change");
+            let deployment = update.deployment.expect("a deployment");
+            assert_eq!(deployment.id, update.service.latest_deployment, "{body}");
+            assert_eq!(deployment.function, update.service.function, "{body}");
+        }
+        let at_once = [
+            json!({"name": "b"}),
+            json!({"function_name": "g"}),
+            json!({"public_domain": "b.example.com"}),
+            json!({"min_replicas": 1}),
+            json!({"max_replicas": 9}),
+        ];
+        for body in at_once {
+            let update = update(body.clone()).expect("a change");
+            assert!(update.deployment.is_none(), "{body}");
+            assert!(update.service.updated_at > update.service.created_at, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_same_values_change_nothing() {
+        assert!(update(json!({})).is_none());
+        assert!(update(json!({"name": "a", "function_code": "x", "memory_mb": 128})).is_none());
+        assert!(update(json!({"id": "made up", "status": "live", "url": null})).is_none());
+    }
+
+    #[test]
+    fn replica_bounds_are_checked_with_what_is_there() {
+        let apply = |body| {
+            read(body, &[]).expect("valid").apply(&service(), Timestamp::UNIX_EPOCH).map(|_| ())
+        };
+        let errors = apply(json!({"min_replicas": 5})).expect_err("max is 4");
+        assert_eq!(errors["min_replicas"], ["Must not be greater than max_replicas, which is 4."]);
+        assert!(apply(json!({"min_replicas": 5, "max_replicas": 5})).is_ok());
+    }
+}

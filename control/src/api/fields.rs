@@ -1,0 +1,212 @@
+//! Reads the fields of a JSON object one by one and collects what is wrong with each, so that one
+//! answer tells all of it.
+
+use std::{ops::RangeInclusive, str::FromStr};
+
+use serde_json::{Map, Value};
+
+use super::error::FieldErrors;
+use crate::name::InvalidName;
+
+/// Characters of a refused value that an error repeats.
+const ECHO_CHARS: usize = 100;
+
+/// An object that is being read. Each reader gives `None` for a field that is absent or wrong; what
+/// is wrong is in [`Fields::finish`].
+pub(super) struct Fields {
+    object: Map<String, Value>,
+    errors: FieldErrors,
+}
+
+impl Fields {
+    /// Starts to read `object`.
+    pub(super) fn of(object: Map<String, Value>) -> Self {
+        Self { object, errors: FieldErrors::new() }
+    }
+
+    /// Ends the reading: fields that nobody read are unknown, unless they are among `ignored`.
+    ///
+    /// # Errors
+    /// Everything that was wrong with any field.
+    pub(super) fn finish(mut self, ignored: &[&str]) -> Result<(), FieldErrors> {
+        for name in std::mem::take(&mut self.object).keys() {
+            if !ignored.contains(&name.as_str()) {
+                self.refuse(name, "Unknown field.");
+            }
+        }
+        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
+    }
+
+    /// Notes an error at a field.
+    pub(super) fn refuse(&mut self, name: &str, message: impl Into<String>) {
+        self.errors.entry(name.to_owned()).or_default().push(message.into());
+    }
+
+    /// These fields must be there.
+    pub(super) fn require(&mut self, names: &[&str]) {
+        for name in names {
+            if !self.object.contains_key(*name) {
+                self.refuse(name, "This field is required.");
+            }
+        }
+    }
+
+    /// A text as it is, not blank.
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        let refusal = match self.take(name)? {
+            Value::String(text) if text.trim().is_empty() => "This field may not be blank.",
+            Value::String(text) if text.contains('\0') => "Null characters are not allowed.",
+            Value::String(text) => return Some(text),
+            _ => "Not a valid string.",
+        };
+        self.refuse(name, refusal);
+        None
+    }
+
+    /// A text that keeps the rule of its type; white space around it does not count.
+    pub(super) fn name<T: FromStr<Err = InvalidName>>(&mut self, name: &str) -> Option<T> {
+        let text = self.text(name)?;
+        match text.trim().parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.refuse(name, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A whole number in `range`; `"128"` and `128.0` are taken too, as clients send them.
+    pub(super) fn integer(&mut self, name: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        let number = match self.take(name)? {
+            Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+            Value::String(text) => text.trim().parse::<i64>().ok(),
+            _ => None,
+        };
+        let Some(number) = number else {
+            self.refuse(name, "A valid integer is required.");
+            return None;
+        };
+        let (least, most) = range.into_inner();
+        if number < i64::from(least) {
+            let message = format!("Ensure this value is greater than or equal to {least}.");
+            self.refuse(name, message);
+        } else if number > i64::from(most) {
+            self.refuse(name, format!("Ensure this value is less than or equal to {most}."));
+        }
+        u32::try_from(number).ok().filter(|number| (least..=most).contains(number))
+    }
+
+    /// One of `choices`.
+    pub(super) fn choice(&mut self, name: &str, choices: &[impl AsRef<str>]) -> Option<String> {
+        let text = match self.take(name)? {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        if choices.iter().any(|choice| choice.as_ref() == text) {
+            return Some(text);
+        }
+        let echo: String = text.chars().take(ECHO_CHARS).collect();
+        self.refuse(name, format!("\"{echo}\" is not a valid choice."));
+        None
+    }
+
+    /// The field's value, which may not be null.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        match self.object.remove(name)? {
+            Value::Null => {
+                self.refuse(name, "This field may not be null.");
+                None
+            }
+            value => Some(value),
+        }
+    }
+}
+
+/// A number without a fraction; one that is too large for `i64` becomes the largest.
+#[allow(clippy::cast_possible_truncation)] // `as` saturates, and whole numbers lose nothing else
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0).then_some(number as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::name::ServiceName;
+
+    fn fields(value: Value) -> Fields {
+        let Value::Object(object) = json!({ "f": value }) else { unreachable!() };
+        Fields::of(object)
+    }
+
+    fn refusal(fields: Fields) -> String {
+        match fields.finish(&[]) {
+            Ok(()) => "accepted".to_owned(),
+            Err(errors) => errors["f"].join("|"),
+        }
+    }
+
+    #[test]
+    fn integers_as_clients_send_them() {
+        for good in [json!(7), json!(7.0), json!("7"), json!(" 7 ")] {
+            let mut fields = fields(good.clone());
+            assert_eq!(fields.integer("f", 1..=9), Some(7), "{good}");
+            assert_eq!(refusal(fields), "accepted");
+        }
+        let cases = [
+            (json!(0), "Ensure this value is greater than or equal to 1."),
+            (json!(-1), "Ensure this value is greater than or equal to 1."),
+            (json!(10), "Ensure this value is less than or equal to 9."),
+            (json!(u64::MAX), "Ensure this value is less than or equal to 9."),
+            (json!(1e300), "Ensure this value is less than or equal to 9."),
+            (json!(1.5), "A valid integer is required."),
+            (json!("seven"), "A valid integer is required."),
+            (json!(""), "A valid integer is required."),
+            (json!(true), "A valid integer is required."),
+            (json!([1]), "A valid integer is required."),
+            (json!(null), "This field may not be null."),
+        ];
+        for (bad, message) in cases {
+            let mut fields = fields(bad.clone());
+            assert_eq!(fields.integer("f", 1..=9), None, "{bad}");
+            assert_eq!(refusal(fields), message, "{bad}");
+        }
+    }
+
+    #[test]
+    fn texts_and_names() {
+        let cases = [
+            (json!(""), "This field may not be blank."),
+            (json!(" \n\t"), "This field may not be blank."),
+            (json!("a\0b"), "Null characters are not allowed."),
+            (json!(null), "This field may not be null."),
+            (json!(5), "Not a valid string."),
+            (json!({}), "Not a valid string."),
+        ];
+        for (bad, message) in cases {
+            let mut fields = fields(bad.clone());
+            assert_eq!(fields.text("f"), None, "{bad}");
+            assert_eq!(refusal(fields), message, "{bad}");
+        }
+        assert_eq!(fields(json!(" a\n")).text("f").as_deref(), Some(" a\n"));
+        let name: Option<ServiceName> = fields(json!(" a\n")).name("f");
+        assert_eq!(name.map(String::from).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_refused_choice_is_repeated_but_not_at_length() {
+        let mut long = fields(json!("x".repeat(10_000)));
+        assert_eq!(long.choice("f", &["a"]), None);
+        assert_eq!(refusal(long), format!("\"{}\" is not a valid choice.", "x".repeat(100)));
+        let mut list = fields(json!(["a"]));
+        assert_eq!(list.choice("f", &["a"]), None);
+        assert_eq!(refusal(list), "\"[\"a\"]\" is not a valid choice.");
+    }
+
+    #[test]
+    fn what_nobody_reads_is_unknown() {
+        assert_eq!(refusal(fields(json!(1))), "Unknown field.");
+        assert!(fields(json!(1)).finish(&["f"]).is_ok());
+    }
+}

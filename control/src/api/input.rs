@@ -1,0 +1,109 @@
+//! The fields of a create or update request, each checked by itself.
+
+use serde_json::{Map, Value};
+
+use super::{ApiLimits, error::FieldErrors, fields::Fields, record::READ_ONLY};
+use crate::{
+    limits,
+    name::{FunctionName, HandlerName, PublicDomain, ServiceName},
+    service::EventFormat,
+};
+
+/// What the fields of a request are checked against.
+pub(super) struct Rules<'a> {
+    /// Names that `function_runtime` may have.
+    pub(super) runtimes: &'a [String],
+    /// See [`ApiLimits`].
+    pub(super) limits: ApiLimits,
+}
+
+/// The fields that a request names; the others stay as they are, or get their default.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    pub(super) name: Option<ServiceName>,
+    pub(super) function_name: Option<FunctionName>,
+    pub(super) public_domain: Option<PublicDomain>,
+    pub(super) runtime: Option<String>,
+    pub(super) handler: Option<HandlerName>,
+    pub(super) code: Option<String>,
+    pub(super) event_format: Option<EventFormat>,
+    pub(super) memory_mb: Option<u32>,
+    pub(super) cpu_shares: Option<u32>,
+    pub(super) min_replicas: Option<u32>,
+    pub(super) max_replicas: Option<u32>,
+}
+
+impl Input {
+    /// Fields that a complete description of a service must have.
+    pub(super) const REQUIRED: [&str; 3] = ["name", "function_runtime", "function_code"];
+
+    /// Checks every field by itself.
+    ///
+    /// # Errors
+    /// All that is wrong: `{"name": ["This field is required."], "memory_mb": […]}`.
+    pub(super) fn read(
+        object: Map<String, Value>,
+        required: &[&str],
+        rules: &Rules<'_>,
+    ) -> Result<Self, FieldErrors> {
+        let mut fields = Fields::of(object);
+        fields.require(required);
+        if fields.text("deploy_type").is_some_and(|deploy_type| deploy_type != "FUNCTION") {
+            fields.refuse("deploy_type", "Only FUNCTION is supported.");
+        }
+        let formats = [EventFormat::Grid, EventFormat::LambdaV2];
+        let format_names = formats.map(EventFormat::as_str);
+        let input = Self {
+            name: fields.name("name"),
+            function_name: fields.name("function_name"),
+            public_domain: fields.name("public_domain"),
+            runtime: fields.choice("function_runtime", rules.runtimes),
+            handler: fields.name("function_handler"),
+            code: code(&mut fields, rules.limits.code_bytes),
+            event_format: fields
+                .choice("event_format", &format_names)
+                .and_then(|name| formats.into_iter().find(|format| format.as_str() == name)),
+            memory_mb: fields.integer("memory_mb", limits::MEMORY_MB),
+            cpu_shares: fields.integer("cpu_shares", limits::CPU_SHARES),
+            min_replicas: fields.integer("min_replicas", limits::REPLICAS),
+            max_replicas: fields.integer("max_replicas", 1..=*limits::REPLICAS.end()),
+        };
+        fields.finish(&READ_ONLY)?;
+        Ok(input)
+    }
+}
+
+fn code(fields: &mut Fields, limit: usize) -> Option<String> {
+    let code = fields.text("function_code")?;
+    if code.len() <= limit {
+        return Some(code);
+    }
+    let limit = match limit % 1024 {
+        0 => format!("{} KB", limit / 1024),
+        _ => format!("{limit} bytes"),
+    };
+    fields.refuse("function_code", format!("Function code exceeds {limit}."));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value, required: &[&str]) -> Result<Input, FieldErrors> {
+        let Value::Object(object) = value else { unreachable!() };
+        let runtimes = ["node18".to_owned()];
+        let rules = Rules { runtimes: &runtimes, limits: ApiLimits { code_bytes: 1000 } };
+        Input::read(object, required, &rules)
+    }
+
+    #[test]
+    fn a_limit_that_is_no_multiple_of_a_kilobyte_is_told_in_bytes() {
+        let errors = read(json!({"function_code": "x".repeat(1001)}), &[]).expect_err("too long");
+        assert_eq!(errors["function_code"], ["Function code exceeds 1000 bytes."]);
+        assert!(read(json!({"function_code": "é".repeat(500)}), &[]).is_ok());
+        assert!(read(json!({"function_code": "é".repeat(501)}), &[]).is_err());
+    }
+}

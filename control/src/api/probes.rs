@@ -1,0 +1,88 @@
+//! What needs no service: `/healthz`, `/readyz`, and the runtimes that there are.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Shared, error::ApiError, page::PageRequest};
+use crate::health;
+
+/// `{"status": "unavailable", "checks": {"engine": "…", "images": "ok", "store": "ok"}}`
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Readiness {
+    status: &'static str,
+    /// `ok`, or what is wrong and what to do.
+    checks: BTreeMap<&'static str, String>,
+}
+
+/// A runtime: `{"name": "node18"}`.
+#[derive(Debug, Serialize)]
+struct RuntimeRecord {
+    name: String,
+}
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn healthz() -> impl IntoResponse {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /readyz`: everything that Grid needs is there.
+pub(super) async fn readyz(State(api): Shared) -> Response {
+    let state = api.health.state();
+    let ready = state.values().all(Option::is_none);
+    let body = Json(Readiness::of(state));
+    if ready {
+        return body.into_response();
+    }
+    let retry_after = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
+    (StatusCode::SERVICE_UNAVAILABLE, retry_after, body).into_response()
+}
+
+/// `GET runtimes/`
+pub(super) async fn runtimes(
+    State(api): Shared,
+    page: PageRequest,
+) -> Result<impl IntoResponse, ApiError> {
+    let count = api.runtimes.len() as u64;
+    page.check(count)?;
+    let names = api.runtimes.iter().skip(page.offset()).take(page.limit());
+    Ok(page.body(count, names.map(|name| RuntimeRecord { name: name.clone() }).collect()))
+}
+
+impl Readiness {
+    fn of(state: health::State) -> Self {
+        let ready = state.values().all(Option::is_none);
+        let tell = |problem: Option<String>| problem.unwrap_or_else(|| "ok".to_owned());
+        Self {
+            status: if ready { "ok" } else { "unavailable" },
+            checks: state.into_iter().map(|(what, p)| (what.as_str(), tell(p))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Dependency, Health};
+
+    #[test]
+    fn one_thing_that_is_away_is_named() {
+        let health = Health::default();
+        for dependency in [Dependency::Engine, Dependency::Images, Dependency::Store] {
+            health.set(dependency, None);
+        }
+        assert_eq!(Readiness::of(health.state()).status, "ok");
+        health.set(Dependency::Engine, Some("no answer".to_owned()));
+        let readiness = Readiness::of(health.state());
+        assert_eq!(readiness.status, "unavailable");
+        assert_eq!(readiness.checks["engine"], "no answer");
+        assert_eq!(readiness.checks["images"], "ok");
+    }
+}

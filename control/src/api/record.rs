@@ -1,0 +1,220 @@
+//! Services and deployments as the API writes them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::PublicUrl;
+use crate::{
+    error::Result,
+    name::{
+        DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
+    },
+    service::{Deployment, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service, Wish},
+    store::Store,
+};
+
+/// Fields of a service's record that a client may send back but not change.
+pub(super) const READ_ONLY: [&str; 10] = [
+    "id",
+    "url",
+    "status",
+    "live_deployment",
+    "latest_deployment",
+    "latest_deployment_phase",
+    "replicas",
+    "created_at",
+    "updated_at",
+    "deployment",
+];
+
+/// A service: `{"id": "9c8b…", "name": "hello", "deploy_type": "FUNCTION", "status": "live", …}`.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceRecord {
+    id: ServiceId,
+    name: ServiceName,
+    deploy_type: &'static str,
+    function_name: FunctionName,
+    function_runtime: String,
+    function_handler: HandlerName,
+    function_code: String,
+    event_format: EventFormat,
+    public_domain: PublicDomain,
+    url: String,
+    memory_mb: u32,
+    cpu_shares: u32,
+    min_replicas: u32,
+    max_replicas: u32,
+    status: Status,
+    live_deployment: Option<DeploymentId>,
+    latest_deployment: DeploymentId,
+    latest_deployment_phase: Phase,
+    replicas: Vec<ReplicaRecord>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// A service with the deployment that the request triggered, `null` when it triggered none.
+#[derive(Debug, Serialize)]
+pub(super) struct ChangedService {
+    #[serde(flatten)]
+    pub(super) service: ServiceRecord,
+    pub(super) deployment: Option<DeploymentRecord>,
+}
+
+/// How a service is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// A deployment serves, and no newer one is on its way.
+    Live,
+    /// The newest deployment is on its way; an older one may serve meanwhile.
+    Deploying,
+    /// The newest deployment failed, and none serves.
+    Failed,
+}
+
+/// A container: `{"id": "k3v…", "deployment": "0192…", "state": "ready"}`.
+#[derive(Debug, Serialize)]
+struct ReplicaRecord {
+    id: ReplicaId,
+    deployment: DeploymentId,
+    state: &'static str,
+}
+
+/// A deployment in lists and beside its service: without code and log.
+#[derive(Debug, Serialize)]
+pub(super) struct DeploymentRecord {
+    id: DeploymentId,
+    service: ServiceId,
+    phase: Phase,
+    phases: Vec<PhaseEntry>,
+    error: Option<String>,
+    function_runtime: String,
+    function_handler: HandlerName,
+    event_format: EventFormat,
+    memory_mb: u32,
+    cpu_shares: u32,
+    created_at: Timestamp,
+}
+
+/// A deployment by itself: also with the code that it runs and its log, oldest line first.
+#[derive(Debug, Serialize)]
+pub(super) struct FullDeployment {
+    #[serde(flatten)]
+    record: DeploymentRecord,
+    function_code: String,
+    log: Vec<LogLine>,
+}
+
+impl ServiceRecord {
+    /// The record of a service as everything about it stands now.
+    pub(super) async fn load(
+        store: &dyn Store,
+        public_url: &PublicUrl,
+        service: Service,
+    ) -> Result<Self> {
+        let latest_phase = latest_phase(store, &service).await?;
+        let view = store.view(service.id).await?;
+        Ok(Self {
+            url: public_url.of(&service.public_domain, &service.function_name),
+            status: Status::of(service.live_deployment, latest_phase),
+            replicas: view.replicas.into_iter().map(ReplicaRecord::from).collect(),
+            id: service.id,
+            name: service.name,
+            deploy_type: "FUNCTION",
+            function_name: service.function_name,
+            function_runtime: service.function.runtime,
+            function_handler: service.function.handler,
+            function_code: service.function.code,
+            event_format: service.function.event_format,
+            public_domain: service.public_domain,
+            memory_mb: service.function.memory_mb,
+            cpu_shares: service.function.cpu_shares,
+            min_replicas: service.min_replicas,
+            max_replicas: service.max_replicas,
+            live_deployment: service.live_deployment,
+            latest_deployment: service.latest_deployment,
+            latest_deployment_phase: latest_phase,
+            created_at: service.created_at,
+            updated_at: service.updated_at,
+        })
+    }
+}
+
+/// The service was read before its deployment, and both may have moved on in between; then the
+/// newer state is the one to tell.
+async fn latest_phase(store: &dyn Store, service: &Service) -> Result<Phase> {
+    if service.live_deployment == Some(service.latest_deployment) {
+        return Ok(Phase::Live);
+    }
+    let deployment = store.deployment(service.id, service.latest_deployment).await?;
+    Ok(deployment.map_or(Phase::Queued, |deployment| deployment.phase))
+}
+
+impl Status {
+    fn of(live: Option<DeploymentId>, latest: Phase) -> Self {
+        match latest {
+            Phase::Live => Self::Live,
+            _ if !latest.is_settled() => Self::Deploying,
+            _ if live.is_some() => Self::Live,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<Replica> for ReplicaRecord {
+    fn from(replica: Replica) -> Self {
+        let state = match (&replica.seen, replica.wish) {
+            (Some(Seen::Gone { .. }), _) => "gone",
+            (_, Wish::Drain) => "draining",
+            (Some(Seen::Unloadable { .. }), _) => "failed",
+            (Some(Seen::Idle), _) => "idle",
+            (Some(Seen::Ready), _) => "ready",
+            (None, _) => "starting",
+        };
+        Self { id: replica.id, deployment: replica.deployment, state }
+    }
+}
+
+impl From<Deployment> for FullDeployment {
+    fn from(mut deployment: Deployment) -> Self {
+        Self {
+            function_code: std::mem::take(&mut deployment.function.code),
+            log: std::mem::take(&mut deployment.log),
+            record: deployment.into(),
+        }
+    }
+}
+
+impl From<Deployment> for DeploymentRecord {
+    fn from(deployment: Deployment) -> Self {
+        Self {
+            id: deployment.id,
+            service: deployment.service,
+            phase: deployment.phase,
+            phases: deployment.phases,
+            error: deployment.error,
+            function_runtime: deployment.function.runtime,
+            function_handler: deployment.function.handler,
+            event_format: deployment.function.event_format,
+            memory_mb: deployment.function.memory_mb,
+            cpu_shares: deployment.function.cpu_shares,
+            created_at: deployment.created_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_change_of_a_serving_function_leaves_it_live() {
+        let live = Some(DeploymentId::new());
+        assert_eq!(Status::of(None, Phase::Queued), Status::Deploying);
+        assert_eq!(Status::of(None, Phase::Failed), Status::Failed);
+        assert_eq!(Status::of(live, Phase::Live), Status::Live);
+        assert_eq!(Status::of(live, Phase::Building), Status::Deploying);
+        assert_eq!(Status::of(live, Phase::Failed), Status::Live);
+    }
+}

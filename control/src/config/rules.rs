@@ -1,0 +1,79 @@
+//! What single settings may be. Each rule's text follows `NAME is "value": `.
+
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use super::{LogFormat, Role};
+
+/// A parser as clap takes it.
+pub(super) trait Rule<T>:
+    Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+{
+}
+impl<T, F: Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static> Rule<T> for F {}
+
+pub(super) fn count(range: RangeInclusive<usize>) -> impl Rule<usize> {
+    move |text: &str| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        let (least, most) = (range.start(), range.end());
+        number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+    }
+}
+
+pub(super) fn seconds(range: RangeInclusive<u64>) -> impl Rule<Duration> {
+    move |text: &str| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        let (least, most) = (range.start(), range.end());
+        number
+            .map(Duration::from_secs)
+            .ok_or_else(|| format!("must be a whole number of seconds from {least} to {most}"))
+    }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be IP:PORT, such as 127.0.0.1:8000 or [::]:8080".to_owned())
+}
+
+pub(super) fn docker_host(text: &str) -> Result<String, String> {
+    let good = match text.split_once("://") {
+        Some(("unix", path)) => path.starts_with('/'),
+        Some(("tcp" | "http", host)) => !host.is_empty(),
+        _ => false,
+    };
+    let rule = "must be unix:///path/of/docker.sock, tcp://host:port or http://host:port";
+    good.then(|| text.to_owned()).ok_or_else(|| rule.to_owned())
+}
+
+pub(super) fn role(text: &str) -> Result<Role, String> {
+    match text {
+        "all" => Ok(Role::All),
+        "edge" => Ok(Role::Edge),
+        "control" => Ok(Role::Control),
+        _ => Err("must be all, edge or control".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+/// The simple part of what tracing's filters can be; it takes each of these.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    let level = |text: &str| {
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        levels.iter().any(|level| level.eq_ignore_ascii_case(text))
+    };
+    let part = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c))
+    };
+    let good = |directive: &str| match directive.split_once('=') {
+        Some((target, text)) => part(target) && level(text),
+        None => level(directive),
+    };
+    let rule = "must be levels (off, error, warn, info, debug, trace) or part=level, with commas \
+                between them, such as info,control=debug";
+    text.split(',').all(good).then(|| text.to_owned()).ok_or_else(|| rule.to_owned())
+}

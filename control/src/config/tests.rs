@@ -1,0 +1,288 @@
+//! Tests of precedence, refusals and of the annotated files in the repository.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory to start in: it has `runners/`, and these files.
+fn place(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir_all(dir.path().join("runners")).expect("creates");
+    fs::create_dir_all(dir.path().join("config")).expect("creates");
+    for (path, text) in files {
+        fs::write(dir.path().join(path), text).expect("writes");
+    }
+    dir
+}
+
+fn run(dir: &TempDir, environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
+    let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let args = ["grid", "serve"].iter().chain(flags).map(OsString::from);
+    match parse(args, &pairs.collect(), dir.path())? {
+        Command::Serve(config) => Ok(*config),
+        Command::Show(text) => panic!("shows {text}"),
+    }
+}
+
+/// The one line of a refusal.
+fn refusal(dir: &TempDir, environment: &[(&str, &str)], flags: &[&str]) -> String {
+    let line = run(dir, environment, flags).expect_err("refused").to_string();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+#[test]
+fn defaults_are_those_that_are_promised() {
+    let dir = place(&[]);
+    let config = run(&dir, &[], &[]).expect("good");
+    assert_eq!(config.role, Role::All);
+    assert_eq!(config.data_dir, dir.path().join(".grid"));
+    assert_eq!(config.share_dir(), dir.path());
+    assert_eq!(config.admin_addr.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.http_addr.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.docker_host, "unix:///var/run/docker.sock");
+    assert_eq!(
+        (config.code_bytes, config.body_bytes, config.response_bytes),
+        (262_144, 1_048_576, 6_291_456)
+    );
+    assert_eq!(config.function_timeout, Duration::from_secs(30));
+    assert_eq!(config.idle, Duration::from_secs(300));
+    assert_eq!(config.queue_wait, Duration::from_secs(30));
+    assert_eq!(config.body_wait, Duration::from_secs(10));
+    assert_eq!((config.queue_length, config.max_replicas), (256, 200));
+    assert!(config.starts >= 2);
+    assert_eq!((config.log.as_str(), config.log_format), ("info", LogFormat::Text));
+    assert!(config.token.is_none());
+}
+
+#[test]
+fn flag_then_environment_then_dot_env_then_file() {
+    let dir = place(&[
+        (".env", "GRID_IDLE_SECONDS=3\nGRID_QUEUE_SECONDS=3\nGRID_BODY_SECONDS=3\nOTHER=x\n"),
+        (
+            "config/grid.toml",
+            "idle_seconds = 4\nqueue_seconds = 4\nbody_seconds = \"4\"\nqueue_length = 4\n",
+        ),
+    ]);
+    let environment = [("GRID_IDLE_SECONDS", "2"), ("GRID_QUEUE_SECONDS", "2")];
+    let config = run(&dir, &environment, &["--idle-seconds", "1"]).expect("good");
+    let seconds = [config.idle, config.queue_wait, config.body_wait].map(|time| time.as_secs());
+    assert_eq!((seconds, config.queue_length), ([1, 2, 3], 4));
+
+    // An empty variable is none.
+    let config = run(&dir, &[("GRID_IDLE_SECONDS", "")], &[]).expect("good");
+    assert_eq!(config.idle.as_secs(), 3);
+}
+
+#[test]
+fn the_file_can_be_named() {
+    let dir = place(&[
+        ("config/grid.toml", "idle_seconds = 1\n"),
+        ("a.toml", "idle_seconds = 2\n"),
+        ("b.toml", "idle_seconds = 3\n"),
+    ]);
+    let idle = |environment: &[_], flags: &[_]| {
+        run(&dir, environment, flags).expect("good").idle.as_secs()
+    };
+    assert_eq!(idle(&[], &[]), 1);
+    assert_eq!(idle(&[("GRID_CONFIG", "a.toml")], &[]), 2);
+    assert_eq!(idle(&[("GRID_CONFIG", "a.toml")], &["--config", "b.toml"]), 3);
+    let line = refusal(&dir, &[], &["--config", "c.toml"]);
+    assert!(line.starts_with("GRID_CONFIG is \"") && line.contains("c.toml"), "{line}");
+}
+
+#[test]
+fn unknown_settings_are_named_with_the_likely_one() {
+    let dir = place(&[]);
+    assert_eq!(
+        refusal(&dir, &[("GRID_IDLE_SECOND", "1")], &[]),
+        "GRID_IDLE_SECOND (from the environment) is not a setting: did you mean GRID_IDLE_SECONDS?"
+    );
+    assert_eq!(
+        refusal(&dir, &[("SMSLY_TOKN", "secret")], &[]),
+        "SMSLY_TOKN (from the environment) is not a setting: did you mean SMSLY_TOKEN?"
+    );
+    assert_eq!(
+        refusal(&dir, &[("FUNCTION_COLOUR", "red")], &[]),
+        "FUNCTION_COLOUR (from the environment) is not a setting"
+    );
+    assert_eq!(
+        refusal(&dir, &[], &["--idel-seconds", "1"]),
+        "--idel-seconds (from the command line) is not a setting: did you mean --idle-seconds?"
+    );
+    run(&dir, &[("GRID_TEST_X", "1"), ("PATH", "/bin")], &[]).expect("not ours");
+
+    let dir = place(&[(".env", "MAX_FUNCTION_BODY_BYTE=1\n")]);
+    assert_eq!(
+        refusal(&dir, &[], &[]),
+        "MAX_FUNCTION_BODY_BYTE (from .env) is not a setting: did you mean \
+         MAX_FUNCTION_BODY_BYTES?"
+    );
+    for (key, likely) in [("idle_second", "idle_seconds"), ("GRID_DATA_DIR", "data_dir")] {
+        let dir = place(&[("config/grid.toml", &format!("{key} = 1\n"))]);
+        let line = refusal(&dir, &[], &[]);
+        let file = dir.path().join("config/grid.toml");
+        let expected =
+            format!("{key} (from {}) is not a setting: did you mean {likely}?", file.display());
+        assert_eq!(line, expected);
+    }
+}
+
+#[test]
+fn bad_values_are_named_with_origin_and_rule() {
+    let dir = place(&[]);
+    assert_eq!(
+        refusal(&dir, &[("GRID_IDLE_SECONDS", "0")], &[]),
+        "GRID_IDLE_SECONDS is \"0\" (from the environment): must be a whole number of seconds \
+         from 1 to 86400"
+    );
+    assert_eq!(
+        refusal(&dir, &[], &["--http-addr", "localhost"]),
+        "--http-addr is \"localhost\" (from the command line): must be IP:PORT, such as \
+         127.0.0.1:8000 or [::]:8080"
+    );
+    for (name, value) in [
+        ("MAX_FUNCTION_BODY_BYTES", "0"),
+        ("MAX_FUNCTION_CODE_BYTES", "1e3"),
+        ("MAX_FUNCTION_RESPONSE_BYTES", "-1"),
+        ("FUNCTION_TIMEOUT_SECONDS", "301"),
+        ("GRID_QUEUE_SECONDS", "1.5"),
+        ("GRID_QUEUE_LENGTH", "10001"),
+        ("GRID_BODY_SECONDS", "x"),
+        ("GRID_MAX_REPLICAS", "99999999999999999999999"),
+        ("GRID_STARTS", "0"),
+        ("GRID_ADMIN_ADDR", ":8000"),
+        ("DOCKER_HOST", "/var/run/docker.sock"),
+        ("GRID_LOG", "loud"),
+        ("GRID_LOG_FORMAT", "xml"),
+        ("GRID_ROLE", "server"),
+    ] {
+        let line = refusal(&dir, &[(name, value)], &[]);
+        let start = format!("{name} is \"{value}\" (from the environment): must be ");
+        assert!(line.starts_with(&start), "{line}");
+    }
+    // A bad value that a higher layer replaces does no harm.
+    run(&dir, &[("GRID_STARTS", "0")], &["--starts", "1"]).expect("good");
+
+    let dir = place(&[("config/grid.toml", "# one\nfunction_timeout_seconds = 0\n")]);
+    let line = refusal(&dir, &[], &[]);
+    assert!(line.starts_with("function_timeout_seconds is \"0\" (from /"), "{line}");
+    let dir = place(&[("config/grid.toml", "# one\nstarts = true\n")]);
+    assert!(refusal(&dir, &[], &[]).ends_with("must be a text or a whole number, not a boolean"));
+    let dir = place(&[("config/grid.toml", "# one\nstarts =\n")]);
+    assert!(refusal(&dir, &[], &[]).contains("grid.toml, line 2: "));
+}
+
+#[test]
+fn the_token_comes_from_variables_and_is_never_shown() {
+    let secret = "0123456789abcdef";
+    let dir = place(&[(".env", "SMSLY_TOKEN=0123456789abcdef\n")]);
+    let config = run(&dir, &[], &[]).expect("good");
+    assert!(config.token.as_ref().is_some_and(|token| token.matches(secret)));
+    assert!(!format!("{config:?}").contains(secret));
+    let line = refusal(&dir, &[("SMSLY_TOKEN", "hunter2")], &[]);
+    assert!(line.starts_with("SMSLY_TOKEN (from the environment): must be at least"), "{line}");
+    assert!(!line.contains("hunter2"));
+
+    let dir = place(&[(".env", "A=1\nhunter2 is my secret\n")]);
+    let line = refusal(&dir, &[], &[]);
+    assert!(line.ends_with(".env: a line (after A) is not NAME=value"), "{line}");
+    let dir = place(&[("config/grid.toml", "smsly_token = \"hunter2hunter2hunter2\"\n")]);
+    let line = refusal(&dir, &[], &[]);
+    assert!(line.contains("is a secret") && !line.contains("hunter2"), "{line}");
+    assert!(refusal(&dir, &[], &["--smsly-token", "x"]).contains("--smsly-token"));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let dir = place(&[("file", "")]);
+    for (admin, http) in [
+        ("127.0.0.1:8080", "0.0.0.0:8080"),
+        ("127.0.0.1:9000", "127.0.0.1:9000"),
+        ("[::]:9000", "127.0.0.1:9000"),
+    ] {
+        let line = refusal(&dir, &[("GRID_ADMIN_ADDR", admin), ("GRID_HTTP_ADDR", http)], &[]);
+        assert!(line.contains("GRID_ADMIN_ADDR") && line.contains("GRID_HTTP_ADDR"), "{line}");
+    }
+    let any = [("GRID_ADMIN_ADDR", "127.0.0.1:0"), ("GRID_HTTP_ADDR", "127.0.0.1:0")];
+    run(&dir, &any, &[]).expect("port 0 is a port of its own");
+
+    for role in ["edge", "control"] {
+        assert!(refusal(&dir, &[], &["--role", role]).contains("need Redis"));
+    }
+    for (data_dir, reason) in [
+        (format!("/{}", "d".repeat(80)), "1 bytes too long"),
+        ("a:b".to_owned(), "must not contain a colon"),
+        ("file".to_owned(), "is not a directory"),
+    ] {
+        let line = refusal(&dir, &[("GRID_DATA_DIR", &data_dir)], &[]);
+        assert!(line.starts_with("GRID_DATA_DIR is ") && line.contains(reason), "{line}");
+    }
+    let longest = format!("/{}", "d".repeat(79));
+    run(&dir, &[("GRID_DATA_DIR", &longest)], &[]).expect("fits");
+    let line = refusal(&dir, &[("GRID_SHARE_DIR", "config")], &[]);
+    assert!(line.ends_with("has no runners/ in it"), "{line}");
+}
+
+#[test]
+fn help_shows_every_setting_with_variable_and_default() {
+    let show = |args: &[&str]| {
+        let environment = BTreeMap::from([("GRID_IDLE_SECONDS".to_owned(), "7".to_owned())]);
+        match parse(args.iter().map(OsString::from), &environment, Path::new("/")) {
+            Ok(Command::Show(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    let help = show(&["grid", "serve", "--help"]);
+    let words: Vec<_> = help.split_whitespace().collect();
+    let help = words.join(" ");
+    for arg in Cli::command().find_subcommand("serve").expect("is there").get_arguments() {
+        assert!(help.contains(&format!("[env: {}]", arg.get_id())), "{}", arg.get_id());
+    }
+    for text in ["[default: 300]", "[default: ./.grid]", "SMSLY_TOKEN", "in seconds (1 to 86400)"] {
+        assert!(help.contains(text), "{text} in {help}");
+    }
+    assert!(show(&["grid", "--help"]).contains("serve"));
+    assert!(show(&["grid", "--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn annotated_files_show_every_setting_with_its_default() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path| fs::read_to_string(root.join(path)).expect("is there");
+    // Lines such as `# key = value` and `# KEY=value`, with their # taken away.
+    let uncomment = |text: &str, separator: &str| -> String {
+        let setting = |line: &&str| {
+            line.split_once(separator).is_some_and(|(name, _)| {
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            })
+        };
+        let lines = text.lines().filter_map(|line| line.strip_prefix("# ")).filter(setting);
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let toml = uncomment(&read("config/grid.toml"), " = ");
+    let dot_env = uncomment(&read(".env.example"), "=");
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").expect("is there");
+    for arg in serve.get_arguments() {
+        let id = arg.get_id().as_str();
+        let key = arg.get_long().expect("each has one").replace('-', "_");
+        assert!(dot_env.contains(&format!("{id}=")), "{id}");
+        assert!(id == "GRID_CONFIG" || toml.contains(&format!("{key} = ")), "{key}");
+    }
+
+    // What is machine-dependent is given; the rest must come out as the defaults.
+    let given = ["--share-dir", ".", "--starts", "2"];
+    let plain = place(&[]);
+    let expected = run(&plain, &[], &given).expect("good");
+    for (path, text) in [("config/grid.toml", toml), (".env", dot_env.replace("GRID_CONFIG", "#"))]
+    {
+        let dir = place(&[(path, &text)]);
+        let mut config = run(&dir, &[], &given).expect("good");
+        config.data_dir = expected.data_dir.clone();
+        config.share_dir = expected.share_dir.clone();
+        assert_eq!(format!("{config:?}"), format!("{expected:?}"), "{path}");
+    }
+}

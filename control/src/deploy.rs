@@ -1,0 +1,155 @@
+//! A deployment, from its turn to its end: build, start a candidate, let it load the code, switch.
+//! Draining the old version is the driver's business: its replicas are not of the live deployment
+//! any more.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::{
+    error::{Error, Kind, Result},
+    limits,
+    logs::truncate,
+    plane::Context,
+    scaler::{Command, Progress},
+    service::{Deployment, LogLine, Phase},
+};
+
+/// How a deployment's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is live, failed or gone; the store says which.
+    Settled,
+    /// Something that it needs is away. It has to run again.
+    Interrupted,
+}
+
+/// Runs one deployment. `driver` is the inbox of its service's driver.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    driver: mpsc::Sender<Command>,
+    deployment: Deployment,
+) -> Outcome {
+    let run = Run {
+        context,
+        driver,
+        deployment: Arc::new(deployment),
+    };
+    let (service, id) = (run.deployment.service, run.deployment.id);
+    let outcome = run.to_live().await;
+    match outcome {
+        Ok(()) => {
+            tracing::info!(%service, deployment = %id, "live");
+            Outcome::Settled
+        }
+        Err(error) if error.kind() == Kind::Unavailable => {
+            tracing::warn!(%service, deployment = %id, %error, "the deployment is interrupted");
+            Outcome::Interrupted
+        }
+        Err(error) => {
+            tracing::info!(%service, deployment = %id, %error, "the deployment failed");
+            match run
+                .record(Phase::Failed, vec![], Some(error.to_string()))
+                .await
+            {
+                Ok(()) => Outcome::Settled,
+                Err(_) => Outcome::Interrupted,
+            }
+        }
+    }
+}
+
+struct Run {
+    context: Arc<Context>,
+    driver: mpsc::Sender<Command>,
+    deployment: Arc<Deployment>,
+}
+
+impl Run {
+    async fn to_live(&self) -> Result<()> {
+        self.record(Phase::Building, vec![], None).await?;
+        let output = self.build().await?;
+
+        self.record(Phase::Deploying, output, None).await?;
+        let mut candidate = self.start_candidate().await?;
+        candidate.reaches(Progress::Launched).await?;
+
+        self.record(Phase::HealthChecking, vec![], None).await?;
+        candidate.reaches(Progress::Ready).await?;
+
+        // Until here nothing has changed for the public. The candidate is kept alive beyond the
+        // switch, which makes it an ordinary replica.
+        let (service, id) = (self.deployment.service, self.deployment.id);
+        let before = self
+            .context
+            .store
+            .activate_deployment(service, id, Timestamp::now())
+            .await?;
+        tracing::debug!(%service, deployment = %id, ?before, "switched");
+        drop(candidate);
+        Ok(())
+    }
+
+    async fn build(&self) -> Result<Vec<LogLine>> {
+        let _turn = self.context.builds.acquire().await;
+        let mut output = Vec::new();
+        let mut keep = |line: String| output.push(log_line(line));
+        let built = self.context.images.build(&self.deployment, &mut keep).await;
+        if let Err(error) = built {
+            self.record(Phase::Building, output, None).await?;
+            return Err(error);
+        }
+        Ok(output)
+    }
+
+    async fn start_candidate(&self) -> Result<Candidate> {
+        // Launched, then Ready or Failed: there is room for all of them.
+        let (progress, receiver) = mpsc::channel(4);
+        let command = Command::StartCandidate {
+            deployment: self.deployment.clone(),
+            progress,
+        };
+        self.driver.send(command).await.map_err(|_| gone())?;
+        Ok(Candidate { progress: receiver })
+    }
+
+    async fn record(&self, phase: Phase, lines: Vec<LogLine>, error: Option<String>) -> Result<()> {
+        let (service, id) = (self.deployment.service, self.deployment.id);
+        self.context
+            .store
+            .record_phase(service, id, phase, Timestamp::now(), lines, error)
+            .await
+    }
+}
+
+/// A replica that tries the new code. Dropping this gives it up, unless its deployment is live.
+struct Candidate {
+    progress: mpsc::Receiver<Progress>,
+}
+
+impl Candidate {
+    /// Waits for a step. The machine of the replica bounds the wait.
+    async fn reaches(&mut self, step: Progress) -> Result<()> {
+        match self.progress.recv().await {
+            Some(Progress::Failed(reason)) => Err(Error::Deployment(reason)),
+            Some(reached) if reached == step => Ok(()),
+            Some(_) | None => Err(gone()),
+        }
+    }
+}
+
+fn gone() -> Error {
+    Error::EngineAway {
+        operation: "start a candidate",
+        reason: "it was given up before it was ready".to_owned(),
+    }
+}
+
+fn log_line(mut line: String) -> LogLine {
+    truncate(&mut line, limits::MESSAGE_CHARS);
+    LogLine {
+        at: Timestamp::now(),
+        line,
+    }
+}

@@ -1,0 +1,197 @@
+//! The container engine, as little of it as Grid needs. Containers are named after their replica,
+//! and everything carries labels, so nothing about containers has to be stored elsewhere.
+
+pub mod docker;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use jiff::Timestamp;
+
+use crate::{
+    error::Result,
+    name::{DeploymentId, InstanceId, ReplicaId, ServiceId},
+};
+
+/// Labels of one container or image.
+pub type Labels = BTreeMap<String, String>;
+
+/// Names of the labels.
+pub mod label {
+    /// `true` on everything that Grid made.
+    pub const MANAGED: &str = "grid.managed";
+    /// The data directory's id.
+    pub const INSTANCE: &str = "grid.instance";
+    /// The service.
+    pub const SERVICE: &str = "grid.service";
+    /// The deployment.
+    pub const DEPLOYMENT: &str = "grid.deployment";
+    /// The replica; containers only.
+    pub const REPLICA: &str = "grid.replica";
+}
+
+/// Everything that is needed to make a replica's container.
+#[derive(Debug, Clone)]
+pub struct ContainerSpec {
+    /// Whose data directory.
+    pub instance: InstanceId,
+    /// Whose function.
+    pub service: ServiceId,
+    /// Which version.
+    pub deployment: DeploymentId,
+    /// The container's name follows from it.
+    pub replica: ReplicaId,
+    /// Image to run.
+    pub image: String,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Directory on the host that appears read-only at `/run/grid`.
+    pub run_dir: std::path::PathBuf,
+    /// Memory and swap together, MiB.
+    pub memory_mb: u32,
+    /// Relative weight; also sets the ceiling: 1024 is one core, and never less than one.
+    pub cpu_shares: u32,
+}
+
+/// A container of ours, as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// From its labels.
+    pub service: ServiceId,
+    /// From its labels.
+    pub deployment: DeploymentId,
+    /// From its labels.
+    pub replica: ReplicaId,
+    /// Whether its process runs.
+    pub running: bool,
+}
+
+/// An image of ours, as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its tag.
+    pub tag: String,
+    /// From its labels.
+    pub service: ServiceId,
+    /// From its labels.
+    pub deployment: DeploymentId,
+}
+
+/// How a container's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// It used more memory than it has.
+    pub out_of_memory: bool,
+    /// Exit status; 137 is a kill.
+    pub code: i64,
+}
+
+/// One line of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputLine {
+    /// When the engine received it.
+    pub at: Timestamp,
+    /// From standard error.
+    pub stderr: bool,
+    /// Without its end.
+    pub line: String,
+}
+
+/// What the engine says without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// A container's process ended.
+    Died {
+        /// Whose it was.
+        service: ServiceId,
+        /// Which one.
+        replica: ReplicaId,
+    },
+}
+
+/// A container engine. Each call has a bound of its own; `EngineAway` means that the engine did not
+/// answer, every other error that it refused.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Succeeds when the engine answers.
+    async fn ping(&self) -> Result<()>;
+
+    /// The content id of an image, if it is there.
+    async fn image_id(&self, image: &str) -> Result<Option<String>>;
+
+    /// Gets an image from its registry.
+    async fn pull(&self, image: &str) -> Result<()>;
+
+    /// Builds an image from a tar archive with a `Dockerfile`. Each line of output is given to
+    /// `line`. What the Dockerfile runs has no network unless `network` is set.
+    async fn build(
+        &self,
+        tag: &str,
+        context: Bytes,
+        args: BTreeMap<String, String>,
+        labels: Labels,
+        network: bool,
+        line: &mut (dyn FnMut(String) + Send),
+    ) -> Result<()>;
+
+    /// The images that carry this instance's labels, of one service or of all.
+    async fn images(&self, instance: &InstanceId, service: Option<ServiceId>)
+    -> Result<Vec<Image>>;
+
+    /// Removes an image; one that is gone or still used is no error.
+    async fn remove_image(&self, tag: &str) -> Result<()>;
+
+    /// Makes and starts a replica's container.
+    ///
+    /// # Errors
+    /// `NotFound` of an `image` when that is missing.
+    async fn start(&self, spec: &ContainerSpec) -> Result<()>;
+
+    /// Ends a container's processes at once; one that has ended or is gone is no error.
+    async fn kill(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()>;
+
+    /// Removes a container, ended or not; one that is gone is no error.
+    async fn remove(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()>;
+
+    /// How a container ended; none while it runs, or when it is gone.
+    async fn exit(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<Option<Exit>>;
+
+    /// The newest lines of a container's output, oldest first.
+    async fn output(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        tail: usize,
+    ) -> Result<Vec<OutputLine>>;
+
+    /// The containers that carry this instance's labels, of one service or of all.
+    async fn containers(
+        &self,
+        instance: &InstanceId,
+        service: Option<ServiceId>,
+    ) -> Result<Vec<Container>>;
+
+    /// What happens to this instance's containers from now on. Ends when the engine goes away.
+    async fn events(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>>;
+}
+
+/// Labels of a function's container or image.
+pub fn labels(
+    instance: &InstanceId,
+    service: ServiceId,
+    deployment: DeploymentId,
+    replica: Option<&ReplicaId>,
+) -> Labels {
+    let mut labels = Labels::from([
+        (label::MANAGED.to_owned(), "true".to_owned()),
+        (label::INSTANCE.to_owned(), instance.to_string()),
+        (label::SERVICE.to_owned(), service.to_string()),
+        (label::DEPLOYMENT.to_owned(), deployment.to_string()),
+    ]);
+    if let Some(replica) = replica {
+        labels.insert(label::REPLICA.to_owned(), replica.to_string());
+    }
+    labels
+}

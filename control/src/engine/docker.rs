@@ -1,0 +1,265 @@
+//! Docker Engine through bollard. Every call is bounded here, because the client itself only bounds
+//! the wait for an answer's first bytes.
+
+mod container;
+mod image;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use bollard::{
+    Docker as Client,
+    errors::Error as ClientError,
+    models::EventMessage,
+    query_parameters::{EventsOptions, EventsOptionsBuilder},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::BoxStream};
+
+use super::{
+    Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Labels, OutputLine, label,
+};
+use crate::{
+    error::{Error, Result},
+    limits,
+    name::{InstanceId, ReplicaId, ServiceId},
+};
+
+/// A Docker Engine (or one that speaks its API).
+#[derive(Debug, Clone)]
+pub struct Docker {
+    client: Client,
+}
+
+impl Docker {
+    /// A client for the engine at `host` (`unix:///path` or `tcp://address`). Nothing is sent yet.
+    ///
+    /// # Errors
+    /// `Engine` when `host` is not an address that the client understands.
+    pub fn new(host: &str) -> Result<Self> {
+        Client::connect_with_host(host)
+            .map(|client| Self { client })
+            .map_err(|e| Error::Engine {
+                operation: "connect to",
+                subject: host.to_owned(),
+                reason: format!("{e}; set DOCKER_HOST, for example to unix:///var/run/docker.sock"),
+            })
+    }
+
+    async fn subscribe(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>> {
+        let mut filters = of_instance(instance, None);
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        filters.insert("event".to_owned(), vec!["die".to_owned()]);
+        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        Ok(follow(self.client.clone(), options))
+    }
+}
+
+/// The stream owns its client, so that it may outlive the caller's borrow.
+fn follow(client: Client, options: EventsOptions) -> BoxStream<'static, EngineEvent> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(client.events(Some(options)));
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = sender.closed() => return,
+            };
+            match event {
+                Some(Ok(message)) => {
+                    if let Some(event) = died(&message)
+                        && sender.send(event).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the engine's event stream broke");
+                    return;
+                }
+                None => return,
+            }
+        }
+    });
+    futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|event| (event, receiver))
+    })
+    .boxed()
+}
+
+fn died(message: &EventMessage) -> Option<EngineEvent> {
+    let attributes = message.actor.as_ref()?.attributes.as_ref()?;
+    Some(EngineEvent::Died {
+        service: attributes.get(label::SERVICE)?.parse().ok()?,
+        replica: attributes.get(label::REPLICA)?.parse().ok()?,
+    })
+}
+
+#[async_trait]
+impl Engine for Docker {
+    async fn ping(&self) -> Result<()> {
+        call(
+            "ping",
+            "the engine",
+            limits::ENGINE_CALL,
+            self.client.ping(),
+        )
+        .await
+        .map(|_| ())
+    }
+
+    async fn image_id(&self, image: &str) -> Result<Option<String>> {
+        self.find_image(image).await
+    }
+
+    async fn pull(&self, image: &str) -> Result<()> {
+        self.pull_image(image).await
+    }
+
+    async fn build(
+        &self,
+        tag: &str,
+        context: Bytes,
+        args: BTreeMap<String, String>,
+        labels: Labels,
+        network: bool,
+        line: &mut (dyn FnMut(String) + Send),
+    ) -> Result<()> {
+        self.build_image(tag, context, args, labels, network, line)
+            .await
+    }
+
+    async fn images(
+        &self,
+        instance: &InstanceId,
+        service: Option<ServiceId>,
+    ) -> Result<Vec<Image>> {
+        self.list_images(instance, service).await
+    }
+
+    async fn remove_image(&self, tag: &str) -> Result<()> {
+        self.delete_image(tag).await
+    }
+
+    async fn start(&self, spec: &ContainerSpec) -> Result<()> {
+        self.start_container(spec).await
+    }
+
+    async fn kill(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()> {
+        self.kill_container(instance, replica).await
+    }
+
+    async fn remove(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()> {
+        self.remove_container(instance, replica).await
+    }
+
+    async fn exit(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<Option<Exit>> {
+        self.inspect_exit(instance, replica).await
+    }
+
+    async fn output(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        tail: usize,
+    ) -> Result<Vec<OutputLine>> {
+        self.read_output(instance, replica, tail).await
+    }
+
+    async fn containers(
+        &self,
+        instance: &InstanceId,
+        service: Option<ServiceId>,
+    ) -> Result<Vec<Container>> {
+        self.list_containers(instance, service).await
+    }
+
+    async fn events(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>> {
+        self.subscribe(instance).await
+    }
+}
+
+/// Runs one call under its bound and turns the client's error into ours.
+async fn call<T>(
+    operation: &'static str,
+    subject: &str,
+    bound: Duration,
+    future: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T> {
+    match tokio::time::timeout(bound, future).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failure(operation, subject, error)),
+        Err(_) => Err(Error::EngineAway {
+            operation,
+            reason: format!("no answer about {subject} within {} s", bound.as_secs()),
+        }),
+    }
+}
+
+/// Same, for calls to which "it is gone already" is a good answer.
+async fn call_unless_gone<T>(
+    operation: &'static str,
+    subject: &str,
+    future: impl Future<Output = Result<T, ClientError>>,
+) -> Result<Option<T>> {
+    let outcome = async {
+        match future.await {
+            Ok(value) => Ok(Some(value)),
+            Err(ClientError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    call(operation, subject, limits::ENGINE_CALL, outcome).await
+}
+
+fn failure(operation: &'static str, subject: &str, error: ClientError) -> Error {
+    match error {
+        ClientError::DockerResponseServerError { message, .. } => Error::Engine {
+            operation,
+            subject: subject.to_owned(),
+            reason: message,
+        },
+        ClientError::DockerStreamError { error } => Error::Engine {
+            operation,
+            subject: subject.to_owned(),
+            reason: error,
+        },
+        other => Error::EngineAway {
+            operation,
+            reason: chain(&other),
+        },
+    }
+}
+
+/// An error with its causes: hyper's own text alone says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn of_instance(instance: &InstanceId, service: Option<ServiceId>) -> HashMap<String, Vec<String>> {
+    let mut labels = vec![format!("{}={instance}", label::INSTANCE)];
+    if let Some(service) = service {
+        labels.push(format!("{}={service}", label::SERVICE));
+    }
+    HashMap::from([("label".to_owned(), labels)])
+}
+
+fn to_map(labels: Labels) -> HashMap<String, String> {
+    labels.into_iter().collect()
+}

@@ -1,0 +1,240 @@
+//! Containers of Docker Engine: the hardened one in which a function runs, and what becomes of it.
+
+use std::collections::HashMap;
+
+use bollard::{
+    container::LogOutput,
+    errors::Error as ClientError,
+    models::{
+        ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, HealthConfig, HostConfig,
+        HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
+    },
+    query_parameters::{
+        CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
+        ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+        StartContainerOptions,
+    },
+};
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+
+use super::{Docker, call, call_unless_gone, of_instance, to_map};
+use crate::{
+    engine::{Container, ContainerSpec, Exit, OutputLine, label, labels},
+    error::{Error, Result},
+    limits,
+    name::{InstanceId, ReplicaId, ServiceId},
+};
+
+impl Docker {
+    pub(super) async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
+        let name = container_name(&spec.instance, &spec.replica);
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let create = self
+            .client
+            .create_container(Some(options), create_body(spec));
+        call_unless_gone("create container", &name, create)
+            .await?
+            .ok_or_else(|| Error::NotFound {
+                what: "image",
+                id: spec.image.clone(),
+            })?;
+        let start = self
+            .client
+            .start_container(&name, None::<StartContainerOptions>);
+        call("start container", &name, limits::ENGINE_CALL, start).await
+    }
+
+    pub(super) async fn kill_container(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+    ) -> Result<()> {
+        let name = container_name(instance, replica);
+        let kill = async {
+            match self
+                .client
+                .kill_container(&name, None::<KillContainerOptions>)
+                .await
+            {
+                // It has ended by itself.
+                Err(ClientError::DockerResponseServerError {
+                    status_code: 409, ..
+                }) => Ok(()),
+                other => other,
+            }
+        };
+        call_unless_gone("kill container", &name, kill)
+            .await
+            .map(|_| ())
+    }
+
+    pub(super) async fn remove_container(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+    ) -> Result<()> {
+        let name = container_name(instance, replica);
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        let removal = self.client.remove_container(&name, Some(options));
+        call_unless_gone("remove container", &name, removal)
+            .await
+            .map(|_| ())
+    }
+
+    pub(super) async fn inspect_exit(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+    ) -> Result<Option<Exit>> {
+        let name = container_name(instance, replica);
+        let inspect = self
+            .client
+            .inspect_container(&name, None::<InspectContainerOptions>);
+        let state = call_unless_gone("inspect container", &name, inspect)
+            .await?
+            .and_then(|container| container.state);
+        Ok(state
+            .filter(|state| state.running != Some(true))
+            .map(|state| Exit {
+                out_of_memory: state.oom_killed.unwrap_or(false),
+                code: state.exit_code.unwrap_or(0),
+            }))
+    }
+
+    pub(super) async fn read_output(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        tail: usize,
+    ) -> Result<Vec<OutputLine>> {
+        let name = container_name(instance, replica);
+        let options = LogsOptionsBuilder::default()
+            .stdout(true)
+            .stderr(true)
+            .timestamps(true)
+            .tail(&tail.to_string())
+            .build();
+        let frames = self
+            .client
+            .logs(&name, Some(options))
+            .try_collect::<Vec<_>>();
+        let frames = call_unless_gone("read output of", &name, frames).await?;
+        Ok(frames
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(output_line)
+            .collect())
+    }
+
+    pub(super) async fn list_containers(
+        &self,
+        instance: &InstanceId,
+        service: Option<ServiceId>,
+    ) -> Result<Vec<Container>> {
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&of_instance(instance, service))
+            .build();
+        let list = self.client.list_containers(Some(options));
+        let found = call("list containers", "of this Grid", limits::ENGINE_CALL, list).await?;
+        Ok(found.iter().filter_map(ours).collect())
+    }
+}
+
+fn container_name(instance: &InstanceId, replica: &ReplicaId) -> String {
+    format!("grid-{instance}-{replica}")
+}
+
+/// What the engine is asked for. Everything that untrusted code could use and a function does not
+/// need is taken away here. Our seccomp profile joins `security_opt`, and a guarded network takes
+/// the place of `network_disabled`, when they are there: until then a function has no network.
+fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let memory = i64::from(spec.memory_mb) * 1024 * 1024;
+    let limit = |name: &str, value: i64| ResourcesUlimits {
+        name: Some(name.to_owned()),
+        soft: Some(value),
+        hard: Some(value),
+    };
+    let host = HostConfig {
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        readonly_rootfs: Some(true),
+        tmpfs: Some(HashMap::from([(
+            "/tmp".to_owned(),
+            limits::TMPFS.to_owned(),
+        )])),
+        pids_limit: Some(limits::PIDS),
+        memory: Some(memory),
+        memory_swap: Some(memory), // memory and swap together: so no swap
+        cpu_shares: Some(i64::from(spec.cpu_shares)),
+        nano_cpus: Some(cpu_ceiling(spec.cpu_shares)),
+        ulimits: Some(vec![limit("nofile", limits::OPEN_FILES), limit("core", 0)]),
+        ipc_mode: Some("private".to_owned()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        init: Some(true),
+        binds: Some(vec![format!("{}:/run/grid:ro", spec.run_dir.display())]),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), limits::LOG_FILE_BYTES.to_owned()),
+                ("max-file".to_owned(), "2".to_owned()),
+            ])),
+        }),
+        ..HostConfig::default()
+    };
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        env: Some(spec.env.clone()),
+        user: Some("1000:1000".to_owned()),
+        network_disabled: Some(true),
+        // Grid asks over the call-home connection, at no process start per check.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
+        labels: Some(to_map(labels(
+            &spec.instance,
+            spec.service,
+            spec.deployment,
+            Some(&spec.replica),
+        ))),
+        host_config: Some(host),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// Billionths of a core. A small share only matters when cores are scarce; the ceiling keeps one
+/// replica from taking the whole host when they are not.
+fn cpu_ceiling(cpu_shares: u32) -> i64 {
+    const CORE: i64 = 1_000_000_000;
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
+    (i64::from(cpu_shares) * CORE / 1024).clamp(CORE, cores * CORE)
+}
+
+fn ours(container: &ContainerSummary) -> Option<Container> {
+    let labels = container.labels.as_ref()?;
+    Some(Container {
+        service: labels.get(label::SERVICE)?.parse().ok()?,
+        deployment: labels.get(label::DEPLOYMENT)?.parse().ok()?,
+        replica: labels.get(label::REPLICA)?.parse().ok()?,
+        running: container.state == Some(ContainerSummaryStateEnum::RUNNING),
+    })
+}
+
+/// The engine writes `<time> <text>` for each line.
+fn output_line(frame: LogOutput) -> Option<OutputLine> {
+    let stderr = matches!(frame, LogOutput::StdErr { .. });
+    let bytes = frame.into_bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let (time, line) = text.split_once(' ').unwrap_or((text, ""));
+    Some(OutputLine {
+        at: time.parse::<Timestamp>().ok()?,
+        stderr,
+        line: line.strip_suffix('\r').unwrap_or(line).to_owned(),
+    })
+}

@@ -1,0 +1,128 @@
+//! Images of Docker Engine: look up, pull, build, list, remove.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::{
+    body_full,
+    errors::Error as ClientError,
+    models::ImageSummary,
+    query_parameters::{
+        BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder,
+        RemoveImageOptionsBuilder,
+    },
+};
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+
+use super::{Docker, call, call_unless_gone, of_instance, to_map};
+use crate::{
+    engine::{Image, Labels, label},
+    error::Result,
+    limits,
+    name::{InstanceId, ServiceId},
+};
+
+impl Docker {
+    pub(super) async fn find_image(&self, image: &str) -> Result<Option<String>> {
+        let found =
+            call_unless_gone("inspect image", image, self.client.inspect_image(image)).await?;
+        Ok(found.and_then(|image| image.id))
+    }
+
+    pub(super) async fn pull_image(&self, image: &str) -> Result<()> {
+        let options = CreateImageOptionsBuilder::default()
+            .from_image(image)
+            .build();
+        let progress = self.client.create_image(Some(options), None, None);
+        let exhausted = progress.try_for_each(|_| async { Ok(()) });
+        call("pull image", image, limits::PULL, exhausted).await
+    }
+
+    pub(super) async fn build_image(
+        &self,
+        tag: &str,
+        context: Bytes,
+        args: BTreeMap<String, String>,
+        labels: Labels,
+        network: bool,
+        line: &mut (dyn FnMut(String) + Send),
+    ) -> Result<()> {
+        let args: HashMap<String, String> = args.into_iter().collect();
+        let options = BuildImageOptionsBuilder::default()
+            .dockerfile("Dockerfile")
+            .t(tag)
+            .rm(true)
+            .forcerm(true)
+            .buildargs(&args)
+            .labels(&to_map(labels))
+            .networkmode(if network { "default" } else { "none" })
+            .build();
+        let mut output = std::pin::pin!(self.client.build_image(
+            options,
+            None,
+            Some(body_full(context))
+        ));
+        let follow = async {
+            while let Some(info) = output.try_next().await? {
+                if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
+                    return Err(ClientError::DockerStreamError { error });
+                }
+                for text in info.stream.iter().flat_map(|text| text.lines()) {
+                    if !text.trim().is_empty() {
+                        line(text.to_owned());
+                    }
+                }
+            }
+            Ok(())
+        };
+        call("build image", tag, limits::BUILD, follow).await
+    }
+
+    pub(super) async fn list_images(
+        &self,
+        instance: &InstanceId,
+        service: Option<ServiceId>,
+    ) -> Result<Vec<Image>> {
+        let options = ListImagesOptionsBuilder::default()
+            .filters(&of_instance(instance, service))
+            .build();
+        let list = self.client.list_images(Some(options));
+        let images = call("list images", "of this Grid", limits::ENGINE_CALL, list).await?;
+        Ok(images.iter().flat_map(ours).collect())
+    }
+
+    pub(super) async fn delete_image(&self, tag: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::default().build();
+        let removal = async {
+            match self.client.remove_image(tag, Some(options), None).await {
+                // Still used by a container that is on its way out: the next pruning gets it.
+                Err(ClientError::DockerResponseServerError {
+                    status_code: 409, ..
+                }) => Ok(vec![]),
+                other => other,
+            }
+        };
+        call_unless_gone("remove image", tag, removal)
+            .await
+            .map(|_| ())
+    }
+}
+
+fn ours(image: &ImageSummary) -> Vec<Image> {
+    let field = |name: &str| image.labels.get(name);
+    let (Some(service), Some(deployment)) = (
+        field(label::SERVICE).and_then(|text| text.parse().ok()),
+        field(label::DEPLOYMENT).and_then(|text| text.parse().ok()),
+    ) else {
+        return Vec::new();
+    };
+    image
+        .repo_tags
+        .iter()
+        .map(|tag| Image {
+            tag: tag.clone(),
+            service,
+            deployment,
+        })
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! From source text to image. One runner layer per runtime (user, runner, health check) is built
+//! when it is first needed; a function's image adds nothing but its code.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    engine::{Engine, Labels, label, labels},
+    error::{Error, Result},
+    health::{Dependency, Health},
+    name::InstanceId,
+    runtime::{Runtime, Runtimes},
+    service::Deployment,
+};
+
+/// How long a registry may take before the next image of the runtime is tried.
+const PULL: Duration = Duration::from_secs(120);
+
+/// Builds and names images.
+pub struct Images {
+    engine: Arc<dyn Engine>,
+    instance: InstanceId,
+    runtimes: Runtimes,
+    /// Runner layers that are known to exist, by runtime.
+    runners: Mutex<BTreeMap<String, String>>,
+}
+
+impl Images {
+    /// Nothing is built yet.
+    pub fn new(engine: Arc<dyn Engine>, instance: InstanceId, runtimes: Runtimes) -> Self {
+        Self {
+            engine,
+            instance,
+            runtimes,
+            runners: Mutex::default(),
+        }
+    }
+
+    /// The name of a deployment's image.
+    pub fn tag(&self, deployment: &Deployment) -> String {
+        format!("smsly/function-{}:{}", deployment.service, deployment.id)
+    }
+
+    /// Makes the runner layer of every runtime, and says in `health` when one is missing.
+    pub async fn prepare(&self, health: &Health) {
+        let mut problems = Vec::new();
+        for runtime in self.runtimes.iter() {
+            if let Err(error) = self.runner(runtime).await {
+                problems.push(format!("runtime {}: {error}", runtime.name));
+            }
+        }
+        let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        if let Some(problem) = &problem {
+            tracing::error!("{problem}. Get a base image, for example with `make images`");
+        }
+        health.set(Dependency::Images, problem);
+    }
+
+    /// Builds a deployment's image; `line` is given the build's output.
+    ///
+    /// # Errors
+    /// `Deployment` for an unknown runtime, else the engine's.
+    pub async fn build(
+        &self,
+        deployment: &Deployment,
+        line: &mut (dyn FnMut(String) + Send),
+    ) -> Result<()> {
+        let name = &deployment.function.runtime;
+        let runtime = self.runtimes.get(name).ok_or_else(|| {
+            Error::Deployment(format!(
+                "The runtime {name} is not configured on this platform."
+            ))
+        })?;
+        let runner = self.runner(runtime).await?;
+        let mut context = Context::default();
+        context.add(Path::new("Dockerfile"), runtime.template.as_bytes());
+        for file in &runtime.code_files {
+            context.add(
+                &Path::new("function").join(file),
+                deployment.function.code.as_bytes(),
+            );
+        }
+        let args = BTreeMap::from([("RUNNER".to_owned(), runner)]);
+        let labels = labels(&self.instance, deployment.service, deployment.id, None);
+        self.engine
+            .build(
+                &self.tag(deployment),
+                context.finish()?,
+                args,
+                labels,
+                false,
+                line,
+            )
+            .await
+    }
+
+    /// The runner layer of a runtime, built when this content of it does not exist yet.
+    async fn runner(&self, runtime: &Runtime) -> Result<String> {
+        let known = self.runners.lock().get(&runtime.name).cloned();
+        if let Some(tag) = known
+            && self.engine.image_id(&tag).await?.is_some()
+        {
+            return Ok(tag);
+        }
+        let (base, base_id) = self.base(runtime).await?;
+        let dir = runtime.runner.clone();
+        let context = tokio::task::spawn_blocking(move || runner_context(&dir))
+            .await
+            .map_err(|e| Error::Deployment(format!("reading the runner failed: {e}")))??;
+        let tag = format!(
+            "grid/runner-{}:{}",
+            runtime.name,
+            fingerprint(&base_id, &context)
+        );
+        if self.engine.image_id(&tag).await?.is_none() {
+            tracing::info!(runtime = %runtime.name, %base, "building the runner layer");
+            let args = BTreeMap::from([("BASE".to_owned(), base)]);
+            let labels = Labels::from([(label::MANAGED.to_owned(), "true".to_owned())]);
+            let mut output = |line: String| tracing::debug!(runtime = %runtime.name, "{line}");
+            self.engine
+                .build(&tag, context, args, labels, true, &mut output)
+                .await?;
+        }
+        self.runners
+            .lock()
+            .insert(runtime.name.clone(), tag.clone());
+        Ok(tag)
+    }
+
+    /// The first of the runtime's base images that is here, else the first that can be had.
+    async fn base(&self, runtime: &Runtime) -> Result<(String, String)> {
+        let candidates: Vec<_> = std::iter::once(&runtime.base)
+            .chain(&runtime.fallbacks)
+            .cloned()
+            .collect();
+        for image in &candidates {
+            if let Some(id) = self.engine.image_id(image).await? {
+                return Ok((image.clone(), id));
+            }
+        }
+        for image in &candidates {
+            tracing::info!(%image, "pulling a base image");
+            match tokio::time::timeout(PULL, self.engine.pull(image)).await {
+                Ok(Ok(())) => {
+                    if let Some(id) = self.engine.image_id(image).await? {
+                        return Ok((image.clone(), id));
+                    }
+                }
+                Ok(Err(error)) => tracing::info!(%image, %error, "not pulled"),
+                Err(_) => tracing::info!(%image, "not pulled within {} s", PULL.as_secs()),
+            }
+        }
+        Err(Error::NotFound {
+            what: "base image",
+            id: candidates.join(" or "),
+        })
+    }
+}
+
+/// A build context: a tar archive without times or owners, so that equal content is equal bytes.
+#[derive(Default)]
+struct Context {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Context {
+    fn add(&mut self, path: &Path, content: &[u8]) {
+        self.files.insert(path.to_owned(), content.to_owned());
+    }
+
+    fn finish(self) -> Result<Bytes> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, content) in self.files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            archive
+                .append_data(&mut header, &path, content.as_slice())
+                .map_err(Error::file("pack", &path))?;
+        }
+        let packed = archive
+            .into_inner()
+            .map_err(Error::file("pack", Path::new("context")))?;
+        Ok(packed.into())
+    }
+}
+
+/// Everything in a runner's directory but its tests.
+fn runner_context(dir: &Path) -> Result<Bytes> {
+    let mut context = Context::default();
+    let mut open = vec![dir.to_owned()];
+    while let Some(path) = open.pop() {
+        for entry in std::fs::read_dir(&path).map_err(Error::file("list", &path))? {
+            let path = entry.map_err(Error::file("list", &path))?.path();
+            let name = path.file_name().unwrap_or_default();
+            if path.is_dir() {
+                if name != "test" && name != "__pycache__" {
+                    open.push(path);
+                }
+                continue;
+            }
+            let mut content = Vec::new();
+            std::fs::File::open(&path)
+                .and_then(|mut file| file.read_to_end(&mut content))
+                .map_err(Error::file("read", &path))?;
+            context.add(path.strip_prefix(dir).unwrap_or(&path), &content);
+        }
+    }
+    context.finish()
+}
+
+fn fingerprint(base_id: &str, context: &[u8]) -> String {
+    let digest = Sha256::new()
+        .chain_update(base_id)
+        .chain_update(context)
+        .finalize();
+    digest[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

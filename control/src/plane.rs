@@ -1,0 +1,281 @@
+//! The control plane as a whole: one driver task per service, woken by the store's hints, and one
+//! watch over the engine. It starts where an earlier process stopped: what still runs is adopted,
+//! what nobody needs is removed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use tokio::{
+    sync::{Semaphore, broadcast::error::RecvError, mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use crate::{
+    engine::{Container, Engine, EngineEvent},
+    error::{Kind, Result},
+    health::{Dependency, Health},
+    image::Images,
+    limits,
+    logs::Logs,
+    name::{InstanceId, ServiceId},
+    run_dir::RunDir,
+    scaler::{self, Command},
+    store::Store,
+};
+
+/// Commands that a driver may have waiting. Nudges are only hints: one that finds no room is
+/// dropped, because the driver is awake then anyway.
+const INBOX: usize = 64;
+
+/// The bounds that settings may move.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Longest run of one request.
+    pub function_timeout: Duration,
+    /// Largest answer of a function, bytes.
+    pub response_bytes: usize,
+    /// Containers that are being started at one time.
+    pub starts: usize,
+    /// Replicas of all services together.
+    pub replicas: usize,
+}
+
+/// What every driver works with.
+pub struct Context {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Where everything runs.
+    pub engine: Arc<dyn Engine>,
+    /// Builds and removes images.
+    pub images: Images,
+    /// Keeps the output of removed containers.
+    pub logs: Arc<Logs>,
+    /// Told about the engine.
+    pub health: Health,
+    /// Whose containers are ours.
+    pub instance: InstanceId,
+    /// Where replicas call home.
+    pub run_dir: RunDir,
+    /// Bounds.
+    pub settings: Settings,
+    /// One permit per container that is being started.
+    pub starts: Semaphore,
+    /// One permit per replica.
+    pub replicas: Arc<Semaphore>,
+    /// One permit per image that is being built.
+    pub builds: Semaphore,
+}
+
+/// Runs the control plane until `stop` turns true. Containers keep running then: the next process
+/// adopts them.
+pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
+    let mut plane = Plane {
+        context,
+        drivers: HashMap::new(),
+        engine_up: false,
+        tasks: JoinSet::new(),
+    };
+    tokio::select! {
+        () = plane.follow() => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+struct Plane {
+    context: Arc<Context>,
+    drivers: HashMap<ServiceId, mpsc::Sender<Command>>,
+    engine_up: bool,
+    /// The drivers end with the plane.
+    tasks: JoinSet<ServiceId>,
+}
+
+enum News {
+    /// The engine answers (again), and these are our containers.
+    EngineUp(Vec<Container>, Instant),
+    EngineDown,
+    Engine(EngineEvent),
+}
+
+impl Plane {
+    async fn follow(&mut self) {
+        let mut hints = self.context.store.watch();
+        let (sender, mut news) = mpsc::channel(INBOX);
+        let mut watcher = JoinSet::new();
+        watcher.spawn(watch_engine(self.context.clone(), sender));
+        loop {
+            tokio::select! {
+                hint = hints.recv() => match hint {
+                    Ok(change) => self.nudge(change.service),
+                    Err(RecvError::Lagged(_)) => self.nudge_all().await,
+                    Err(RecvError::Closed) => return,
+                },
+                Some(news) = news.recv() => match news {
+                    News::EngineUp(containers, listed_at) => self.settle(containers, listed_at).await,
+                    News::EngineDown => {
+                        self.engine_up = false;
+                        self.tell_all(|| Command::EngineDown).await;
+                    }
+                    News::Engine(EngineEvent::Died { service, replica }) => {
+                        self.tell(service, Command::Died(replica)).await;
+                    }
+                },
+                Some(ended) = self.tasks.join_next() => {
+                    if let Ok(service) = ended
+                        && self.drivers.get(&service).is_some_and(mpsc::Sender::is_closed)
+                    {
+                        self.drivers.remove(&service);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives each service the containers that exist of it, also the services that are gone.
+    async fn settle(&mut self, containers: Vec<Container>, listed_at: Instant) {
+        let known: HashSet<_> = containers.iter().map(|c| c.replica.clone()).collect();
+        if self.drivers.is_empty()
+            && let Err(error) = self.context.run_dir.sweep(&known).await
+        {
+            tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
+        }
+        let mut by_service: HashMap<ServiceId, Vec<Container>> = HashMap::new();
+        for service in self.service_ids().await {
+            by_service.entry(service).or_default();
+        }
+        for service in self.drivers.keys() {
+            by_service.entry(*service).or_default();
+        }
+        for container in containers {
+            by_service
+                .entry(container.service)
+                .or_default()
+                .push(container);
+        }
+        self.engine_up = true;
+        for (service, containers) in by_service {
+            self.tell(
+                service,
+                Command::EngineUp {
+                    containers,
+                    listed_at,
+                },
+            )
+            .await;
+        }
+        self.context.health.set(Dependency::Engine, None);
+    }
+
+    async fn service_ids(&self) -> Vec<ServiceId> {
+        match self.context.store.service_ids().await {
+            Ok(ids) => ids,
+            Err(error) => {
+                tracing::error!(%error, "the list of services could not be read");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn nudge_all(&mut self) {
+        for service in self.service_ids().await {
+            self.nudge(service);
+        }
+    }
+
+    fn nudge(&mut self, service: ServiceId) {
+        let _ = self.driver(service).try_send(Command::Look);
+    }
+
+    async fn tell_all(&mut self, command: impl Fn() -> Command) {
+        for service in self.drivers.keys().copied().collect::<Vec<_>>() {
+            self.tell(service, command()).await;
+        }
+    }
+
+    async fn tell(&mut self, service: ServiceId, command: Command) {
+        // A driver never waits for the plane, so its inbox empties.
+        let _ = self.driver(service).send(command).await;
+    }
+
+    /// The driver of a service; a new one when there is none, or when it has just ended.
+    fn driver(&mut self, service: ServiceId) -> &mpsc::Sender<Command> {
+        if self
+            .drivers
+            .get(&service)
+            .is_none_or(mpsc::Sender::is_closed)
+        {
+            let (sender, inbox) = mpsc::channel(INBOX);
+            self.tasks.spawn(scaler::drive(
+                self.context.clone(),
+                service,
+                self.engine_up,
+                sender.downgrade(),
+                inbox,
+            ));
+            self.drivers.insert(service, sender);
+        }
+        &self.drivers[&service]
+    }
+}
+
+/// Follows the engine's events; when they end, waits for the engine to answer again. Events are
+/// subscribed to before the containers are listed, so that nothing falls between.
+async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
+    loop {
+        match look_at_engine(&context).await {
+            Ok((mut events, containers, listed_at)) => {
+                tracing::info!(containers = containers.len(), "Docker Engine answers");
+                if news
+                    .send(News::EngineUp(containers, listed_at))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                context.images.prepare(&context.health).await;
+                while let Some(event) = events.next().await {
+                    if news.send(News::Engine(event)).await.is_err() {
+                        return;
+                    }
+                }
+                tracing::warn!("Docker Engine went away");
+            }
+            Err(error) => {
+                let problem = match error.kind() {
+                    Kind::Unavailable => format!(
+                        "{error}. Is it started, and does DOCKER_HOST name its address? Grid tries again every second."
+                    ),
+                    _ => error.to_string(),
+                };
+                if context
+                    .health
+                    .set(Dependency::Engine, Some(problem.clone()))
+                {
+                    tracing::warn!("{problem}");
+                    if news.send(News::EngineDown).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::time::sleep(limits::ENGINE_RETRY).await;
+            }
+        }
+    }
+}
+
+type Look = (
+    futures_util::stream::BoxStream<'static, EngineEvent>,
+    Vec<Container>,
+    Instant,
+);
+
+async fn look_at_engine(context: &Context) -> Result<Look> {
+    context.engine.ping().await?;
+    let events = context.engine.events(&context.instance).await?;
+    let listed_at = Instant::now();
+    let containers = context.engine.containers(&context.instance, None).await?;
+    Ok((events, containers, listed_at))
+}

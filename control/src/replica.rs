@@ -1,0 +1,369 @@
+//! The life of one container, as a pure machine: events in, actions out, no clock and no calls.
+//!
+//! ```text
+//!   Launching ──Launched──→ Waiting ──Seen(Ready)──→ Serving ──Retire──→ Draining
+//!       │  └──Retire──→ Doomed  │                       │                   │
+//!       │                 │     │ too late, unloadable  │ gone, exited      │ drained, too late
+//!       └──LaunchFailed───┴─────┴───────────────────────┴───────────────────┘
+//!                                       ↓
+//!                                   Removing ──Removed──→ Gone
+//! ```
+//!
+//! A container whose state is in doubt goes to `Removing` and never back. `Doomed` waits for the
+//! engine's answer to the start, because what is not there yet cannot be removed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    limits,
+    service::{GoneCause, Seen},
+};
+
+/// Pause before a removal that failed is tried again.
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// One container.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    state: State,
+    drain_within: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Launching,
+    Doomed,
+    Waiting { until: Instant },
+    Serving,
+    Draining { until: Instant },
+    Removing { again: Option<Instant> },
+    Gone,
+}
+
+/// What happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The engine started it.
+    Launched,
+    /// The engine did not.
+    LaunchFailed(String),
+    /// What the edge saw of it.
+    Seen(Seen),
+    /// The engine says that its process ended.
+    Exited,
+    /// It is not needed any more.
+    Retire,
+    /// Time has passed.
+    Tick,
+    /// The engine removed it.
+    Removed,
+    /// The engine did not.
+    RemoveFailed,
+}
+
+/// What has to be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Tell whoever waits for it that its container runs.
+    TellLaunched,
+    /// Tell whoever waits for it that it can serve.
+    TellReady,
+    /// Tell whoever waits for it why it never will.
+    TellFailed(String),
+    /// Ask the edge to give it no more requests.
+    Drain,
+    /// Keep its output, end it and remove it. The text says why, when that is worth a line in the
+    /// function's log.
+    Remove(Option<String>),
+    /// Forget it: nothing of it is left.
+    Forget,
+}
+
+impl Machine {
+    /// A container that is about to be started. A retired one has `drain_within` to finish its
+    /// request.
+    pub fn launching(drain_within: Duration) -> Self {
+        Self {
+            state: State::Launching,
+            drain_within,
+        }
+    }
+
+    /// A container that was found running; it has `limits::START` to call.
+    pub fn found(now: Instant, drain_within: Duration) -> Self {
+        Self {
+            state: State::Waiting {
+                until: now + limits::START,
+            },
+            drain_within,
+        }
+    }
+
+    /// A container that was found and is of no use.
+    pub fn useless(drain_within: Duration) -> Self {
+        Self {
+            state: State::Removing { again: None },
+            drain_within,
+        }
+    }
+
+    /// Whether it serves, or will when it is ready: it counts as capacity.
+    pub fn counts(&self) -> bool {
+        matches!(
+            self.state,
+            State::Launching | State::Waiting { .. } | State::Serving
+        )
+    }
+
+    /// Whether it can serve now.
+    pub fn serves(&self) -> bool {
+        self.state == State::Serving
+    }
+
+    /// Whether its container should exist in the engine.
+    pub fn is_launched(&self) -> bool {
+        matches!(
+            self.state,
+            State::Waiting { .. } | State::Serving | State::Draining { .. }
+        )
+    }
+
+    /// When a `Tick` will change something, at the earliest.
+    pub fn next_tick(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting { until } | State::Draining { until } => Some(until),
+            State::Removing { again } => again,
+            State::Launching | State::Doomed | State::Serving | State::Gone => None,
+        }
+    }
+
+    /// Takes an event and says what has to be done.
+    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match (self.state, event) {
+            (State::Launching, Event::Launched) => {
+                self.state = State::Waiting {
+                    until: now + limits::START,
+                };
+                vec![Action::TellLaunched]
+            }
+            (State::Launching, Event::Retire) => {
+                self.state = State::Doomed;
+                vec![]
+            }
+            (State::Launching, Event::LaunchFailed(reason)) => self.fail(reason, false),
+            (State::Doomed, Event::Launched | Event::LaunchFailed(_)) => self.remove(None),
+
+            (State::Waiting { .. }, Event::Seen(Seen::Ready | Seen::Idle)) => {
+                self.state = State::Serving;
+                vec![Action::TellReady]
+            }
+            (State::Waiting { .. }, Event::Seen(Seen::Unloadable { message })) => {
+                self.fail(message, true)
+            }
+            (State::Waiting { .. }, Event::Seen(Seen::Gone { cause })) => {
+                let reason = match cause {
+                    GoneCause::Unresponsive => format!(
+                        "The module did not finish loading within {} s.",
+                        limits::LOAD.as_secs()
+                    ),
+                    other => format!(
+                        "The function's process ended while it loaded ({}).",
+                        other.as_str()
+                    ),
+                };
+                self.fail(reason, true)
+            }
+            (State::Waiting { .. }, Event::Exited) => self.fail(
+                "The function's process ended while it loaded.".to_owned(),
+                true,
+            ),
+            (State::Waiting { until }, Event::Tick) if now >= until => self.fail(
+                format!(
+                    "The container did not call home within {} s.",
+                    limits::START.as_secs()
+                ),
+                true,
+            ),
+            (State::Waiting { .. }, Event::Retire) => self.remove(None),
+
+            (State::Serving, Event::Seen(Seen::Gone { cause })) => {
+                self.remove(Some(cause.as_str().to_owned()))
+            }
+            (State::Serving, Event::Exited) => {
+                self.remove(Some(GoneCause::Closed.as_str().to_owned()))
+            }
+            (State::Serving, Event::Retire) => {
+                self.state = State::Draining {
+                    until: now + self.drain_within,
+                };
+                vec![Action::Drain]
+            }
+
+            (State::Draining { .. }, Event::Seen(Seen::Gone { cause })) => {
+                let ordinary = cause == GoneCause::Drained;
+                self.remove((!ordinary).then(|| cause.as_str().to_owned()))
+            }
+            (State::Draining { .. }, Event::Exited) => self.remove(None),
+            (State::Draining { until }, Event::Tick) if now >= until => self.remove(Some(
+                "it did not finish its last request in time".to_owned(),
+            )),
+
+            (State::Removing { .. }, Event::Removed) => {
+                self.state = State::Gone;
+                vec![Action::Forget]
+            }
+            (State::Removing { .. }, Event::RemoveFailed) => {
+                self.state = State::Removing {
+                    again: Some(now + REMOVE_AGAIN),
+                };
+                vec![]
+            }
+            (State::Removing { again: Some(again) }, Event::Tick) if now >= again => {
+                self.remove(None)
+            }
+
+            // Everything else is an echo of something that is settled already.
+            _ => vec![],
+        }
+    }
+
+    /// What has to be done first with a container that was found useless.
+    pub fn begin(&self) -> Vec<Action> {
+        match self.state {
+            State::Removing { .. } => vec![Action::Remove(None)],
+            _ => vec![],
+        }
+    }
+
+    fn fail(&mut self, reason: String, worth_a_line: bool) -> Vec<Action> {
+        let mut actions = vec![Action::TellFailed(reason.clone())];
+        actions.extend(self.remove(worth_a_line.then_some(reason)));
+        actions
+    }
+
+    fn remove(&mut self, why: Option<String>) -> Vec<Action> {
+        self.state = State::Removing { again: None };
+        vec![Action::Remove(why)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            Just(Event::Launched),
+            Just(Event::LaunchFailed("no".to_owned())),
+            Just(Event::Seen(Seen::Ready)),
+            Just(Event::Seen(Seen::Idle)),
+            Just(Event::Seen(Seen::Unloadable {
+                message: "bad".to_owned()
+            })),
+            Just(Event::Seen(Seen::Gone {
+                cause: GoneCause::Drained
+            })),
+            Just(Event::Seen(Seen::Gone {
+                cause: GoneCause::TimedOut
+            })),
+            Just(Event::Exited),
+            Just(Event::Retire),
+            Just(Event::Tick),
+            Just(Event::Removed),
+            Just(Event::RemoveFailed),
+        ]
+    }
+
+    fn removals(actions: &[Action]) -> usize {
+        actions
+            .iter()
+            .filter(|action| matches!(action, Action::Remove(_)))
+            .count()
+    }
+
+    proptest! {
+        /// Whatever happens, in whatever order: a removal is never asked for while the start is
+        /// still on its way or while another removal is, a replica that was given up never serves
+        /// again, and the waiting side hears exactly one verdict.
+        #[test]
+        fn any_order_of_events_is_survived(
+            events in prop::collection::vec((event(), 0u64..40), 0..60),
+        ) {
+            let mut now = Instant::now();
+            let mut machine = Machine::launching(Duration::from_secs(30));
+            let (mut launch_open, mut removal_open, mut given_up) = (true, false, false);
+            let mut verdicts = 0;
+            for (event, seconds) in events {
+                now += Duration::from_secs(seconds);
+                if matches!(event, Event::Launched | Event::LaunchFailed(_)) {
+                    if !launch_open { continue; } // the engine answers a start once
+                    launch_open = false;
+                }
+                if matches!(event, Event::Removed | Event::RemoveFailed) {
+                    if !removal_open { continue; }
+                    removal_open = false;
+                }
+                let actions = machine.on(event, now);
+                prop_assert!(removals(&actions) <= 1);
+                if removals(&actions) == 1 {
+                    prop_assert!(!launch_open, "removed while it was being started");
+                    prop_assert!(!removal_open, "removed twice at a time");
+                    removal_open = true;
+                    given_up = true;
+                }
+                verdicts += actions.iter()
+                    .filter(|a| matches!(a, Action::TellReady | Action::TellFailed(_))).count();
+                prop_assert!(verdicts <= 1);
+                prop_assert!(!(given_up && machine.serves()));
+            }
+        }
+
+        /// From any state, retiring a replica and letting the engine and the clock do their part
+        /// ends with nothing left.
+        #[test]
+        fn a_retired_replica_always_ends(events in prop::collection::vec(event(), 0..20)) {
+            let mut now = Instant::now();
+            let mut machine = Machine::launching(Duration::from_secs(30));
+            let mut gone = false;
+            let mut pending = Vec::new();
+            for event in events {
+                let actions = machine.on(event, now);
+                gone |= actions.contains(&Action::Forget);
+                pending.extend(actions);
+            }
+            machine.on(Event::Retire, now);
+            for _ in 0..8 {
+                now += Duration::from_secs(60);
+                for event in [Event::Launched, Event::Tick, Event::Removed] {
+                    gone |= machine.on(event, now).contains(&Action::Forget);
+                }
+            }
+            prop_assert!(gone);
+        }
+    }
+
+    #[test]
+    fn a_candidate_that_does_not_load_hands_on_the_loaders_message() {
+        let now = Instant::now();
+        let mut machine = Machine::launching(Duration::ZERO);
+        assert_eq!(machine.on(Event::Launched, now), [Action::TellLaunched]);
+        let message = "SyntaxError: Unexpected end of input (index.js:1)".to_owned();
+        let actions = machine.on(
+            Event::Seen(Seen::Unloadable {
+                message: message.clone(),
+            }),
+            now,
+        );
+        assert_eq!(
+            actions,
+            [
+                Action::TellFailed(message.clone()),
+                Action::Remove(Some(message))
+            ]
+        );
+    }
+}

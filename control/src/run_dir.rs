@@ -1,0 +1,94 @@
+//! One directory per replica, mounted into its container, in which the edge listens for the call
+//! home. Control makes and removes the directory, the edge puts the socket into it.
+
+use std::{
+    collections::HashSet,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use tokio::fs;
+
+use crate::{
+    error::{Error, Result},
+    name::ReplicaId,
+};
+
+/// `$GRID_DATA_DIR/run`.
+#[derive(Debug, Clone)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// The directory for a data directory.
+    pub fn of(data_dir: &Path) -> Self {
+        Self(data_dir.join("run"))
+    }
+
+    /// The directory that is mounted into a replica's container.
+    pub fn replica(&self, replica: &ReplicaId) -> PathBuf {
+        self.0.join(replica.as_str())
+    }
+
+    /// Where the edge listens for a replica.
+    pub fn socket(&self, replica: &ReplicaId) -> PathBuf {
+        self.replica(replica).join("edge.sock")
+    }
+
+    /// Makes a replica's directory. The function's user must be able to pass through it.
+    ///
+    /// # Errors
+    /// `File`.
+    pub async fn create(&self, replica: &ReplicaId) -> Result<()> {
+        let dir = self.replica(replica);
+        fs::create_dir_all(&dir)
+            .await
+            .map_err(Error::file("create", &dir))?;
+        let mode = Permissions::from_mode(0o755);
+        fs::set_permissions(&dir, mode)
+            .await
+            .map_err(Error::file("set mode of", &dir))
+    }
+
+    /// Removes a replica's directory; one that is gone is no error.
+    ///
+    /// # Errors
+    /// `File`.
+    pub async fn remove(&self, replica: &ReplicaId) -> Result<()> {
+        remove_tree(&self.replica(replica)).await
+    }
+
+    /// Removes what is left of replicas that are not among `known`.
+    ///
+    /// # Errors
+    /// `File`.
+    pub async fn sweep(&self, known: &HashSet<ReplicaId>) -> Result<()> {
+        fs::create_dir_all(&self.0)
+            .await
+            .map_err(Error::file("create", &self.0))?;
+        let mut entries = fs::read_dir(&self.0)
+            .await
+            .map_err(Error::file("list", &self.0))?;
+        while let Some(entry) = entries
+            .next_entry()
+            .await
+            .map_err(Error::file("list", &self.0))?
+        {
+            let replica = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| ReplicaId::parse(name).ok());
+            if replica.is_none_or(|replica| !known.contains(&replica)) {
+                remove_tree(&entry.path()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path).await {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(e)),
+        _ => Ok(()),
+    }
+}

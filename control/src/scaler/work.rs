@@ -1,0 +1,151 @@
+//! What a driver's tasks do outside: start a container, take one away, clean up.
+
+use jiff::Timestamp;
+
+use crate::{
+    engine::{ContainerSpec, Exit},
+    error::{Error, Result},
+    limits,
+    name::{ReplicaId, ServiceId},
+    plane::Context,
+    service::{Deployment, Phase, Replica, Wish},
+};
+
+/// Starts a replica. The edge is told first, so that it listens before the runner dials.
+pub(super) async fn launch(
+    context: &Context,
+    replica: &ReplicaId,
+    deployment: &Deployment,
+) -> Result<()> {
+    let _turn = context.starts.acquire().await;
+    context.run_dir.create(replica).await?;
+    context
+        .store
+        .put_replica(Replica {
+            id: replica.clone(),
+            service: deployment.service,
+            deployment: deployment.id,
+            wish: Wish::Serve,
+            seen: None,
+        })
+        .await?;
+    let spec = container_spec(context, replica, deployment);
+    match context.engine.start(&spec).await {
+        // Somebody removed the image behind our back.
+        Err(Error::NotFound { what: "image", .. }) => {
+            tracing::warn!(image = %spec.image, "the image is gone; it is built again");
+            context.images.build(deployment, &mut |_| {}).await?;
+            context.engine.remove(&context.instance, replica).await?;
+            context.engine.start(&spec).await
+        }
+        outcome => outcome,
+    }
+}
+
+fn container_spec(
+    context: &Context,
+    replica: &ReplicaId,
+    deployment: &Deployment,
+) -> ContainerSpec {
+    let function = &deployment.function;
+    ContainerSpec {
+        instance: context.instance.clone(),
+        service: deployment.service,
+        deployment: deployment.id,
+        replica: replica.clone(),
+        image: context.images.tag(deployment),
+        env: vec![
+            format!("GRID_HANDLER={}", function.handler),
+            format!("GRID_EVENT_FORMAT={}", function.event_format.as_str()),
+            format!("GRID_DEPLOYMENT={}", deployment.id),
+            format!("GRID_MEMORY_MB={}", function.memory_mb),
+            format!(
+                "GRID_TIMEOUT_SECONDS={}",
+                context.settings.function_timeout.as_secs()
+            ),
+            format!(
+                "GRID_MAX_RESPONSE_BYTES={}",
+                context.settings.response_bytes
+            ),
+        ],
+        run_dir: context.run_dir.replica(replica),
+        memory_mb: function.memory_mb,
+        cpu_shares: function.cpu_shares,
+    }
+}
+
+/// Ends a container and keeps what it wrote.
+pub(super) async fn remove(
+    context: &Context,
+    service: ServiceId,
+    replica: &ReplicaId,
+    why: Option<String>,
+) -> Result<()> {
+    let (engine, instance) = (&context.engine, &context.instance);
+    let exit = engine.exit(instance, replica).await?;
+    engine.kill(instance, replica).await?;
+    let why = why.map(|why| match exit {
+        Some(exit) => format!("replica {replica} ended: {}", ending(exit)),
+        None => format!("replica {replica} was removed: {why}"),
+    });
+    if let Err(error) = context.logs.keep(service, replica, why).await {
+        tracing::warn!(%service, %replica, %error, "the container's output was not kept");
+    }
+    engine.remove(instance, replica).await?;
+    context.store.remove_replica(service, replica).await?;
+    context.run_dir.remove(replica).await
+}
+
+fn ending(exit: Exit) -> String {
+    match exit {
+        Exit {
+            out_of_memory: true,
+            ..
+        } => "it used more memory than the service's memory_mb allows".to_owned(),
+        Exit { code: 137, .. } => "it was killed (status 137)".to_owned(),
+        Exit { code, .. } => format!("its process exited with status {code}"),
+    }
+}
+
+/// Removes the images that no deployment needs: all but those of the live one, of the one that was
+/// live before it, and of those in progress.
+pub(super) async fn prune(context: &Context, service: ServiceId) {
+    let outcome = async {
+        // Images first: one that is built while we look is then not among them.
+        let images = context
+            .engine
+            .images(&context.instance, Some(service))
+            .await?;
+        let deployments = context
+            .store
+            .deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1)
+            .await?
+            .items;
+        let was_live = |d: &&crate::service::Deployment| {
+            d.phase == Phase::Superseded && d.phases.iter().any(|entry| entry.phase == Phase::Live)
+        };
+        let previous = deployments.iter().find(was_live).map(|d| d.id);
+        let needed = |id| {
+            Some(id) == previous
+                || deployments
+                    .iter()
+                    .any(|d| d.id == id && (d.phase == Phase::Live || !d.phase.is_settled()))
+        };
+        for image in images.iter().filter(|image| !needed(image.deployment)) {
+            context.engine.remove_image(&image.tag).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = outcome.await {
+        tracing::warn!(%service, %error, "old images were not removed; the next deployment tries again");
+    }
+}
+
+/// Removes what a deleted service leaves.
+pub(super) async fn forget(context: &Context, service: ServiceId) {
+    prune(context, service).await;
+    if let Err(error) = context.logs.forget(service).await {
+        tracing::warn!(%service, %error, "the log of a deleted service was not removed");
+    }
+    tracing::info!(%service, at = %Timestamp::now(), "nothing is left of the deleted service");
+}

@@ -1,0 +1,125 @@
+//! What the embedded store keeps in memory: the volatile state, and a copy of every route so that
+//! the edge's reads cost no disk. Each change tells whether it changed anything.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    name::{ReplicaId, ServiceId},
+    service::{Obstacle, Replica, Route, Seen, ServiceView, Wish},
+};
+
+/// One entry per service that is kept or has replicas, and none else: an edge that asks for
+/// services that do not exist cannot make it grow.
+#[derive(Default)]
+pub(super) struct Memory {
+    services: BTreeMap<ServiceId, Entry>,
+}
+
+#[derive(Default)]
+struct Entry {
+    route: Option<Route>,
+    /// In the order in which they were made.
+    replicas: Vec<Replica>,
+    demand: u32,
+    obstacle: Option<Obstacle>,
+}
+
+impl Memory {
+    pub(super) fn set_route(&mut self, route: Route) {
+        let entry = self.services.entry(route.service).or_default();
+        entry.route = Some(route);
+    }
+
+    pub(super) fn drop_route(&mut self, service: ServiceId) {
+        if let Some(entry) = self.services.get_mut(&service) {
+            entry.route = None;
+            entry.obstacle = None;
+        }
+        self.forget_if_empty(service);
+    }
+
+    pub(super) fn service_ids(&self) -> Vec<ServiceId> {
+        let kept = self
+            .services
+            .iter()
+            .filter(|(_, entry)| entry.route.is_some());
+        kept.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn put_replica(&mut self, replica: Replica) -> bool {
+        let entry = self.services.entry(replica.service).or_default();
+        match entry
+            .replicas
+            .iter_mut()
+            .find(|known| known.id == replica.id)
+        {
+            Some(known) => replace(known, replica),
+            None => {
+                entry.replicas.push(replica);
+                true
+            }
+        }
+    }
+
+    pub(super) fn wish(&mut self, service: ServiceId, id: &ReplicaId, wish: Wish) -> bool {
+        self.replica(service, id)
+            .is_some_and(|replica| replace(&mut replica.wish, wish))
+    }
+
+    pub(super) fn see(&mut self, service: ServiceId, id: &ReplicaId, seen: Seen) -> bool {
+        self.replica(service, id)
+            .is_some_and(|replica| replace(&mut replica.seen, Some(seen)))
+    }
+
+    pub(super) fn remove_replica(&mut self, service: ServiceId, id: &ReplicaId) -> bool {
+        let Some(entry) = self.services.get_mut(&service) else {
+            return false;
+        };
+        let before = entry.replicas.len();
+        entry.replicas.retain(|replica| replica.id != *id);
+        let removed = entry.replicas.len() != before;
+        self.forget_if_empty(service);
+        removed
+    }
+
+    pub(super) fn demand(&mut self, service: ServiceId, demand: u32) -> bool {
+        let entry = self.services.get_mut(&service);
+        entry.is_some_and(|entry| replace(&mut entry.demand, demand))
+    }
+
+    pub(super) fn obstacle(&mut self, service: ServiceId, obstacle: Option<Obstacle>) -> bool {
+        let entry = self.services.get_mut(&service);
+        entry.is_some_and(|entry| replace(&mut entry.obstacle, obstacle))
+    }
+
+    pub(super) fn view(&self, service: ServiceId) -> ServiceView {
+        let entry = self.services.get(&service);
+        ServiceView {
+            route: entry.and_then(|entry| entry.route.clone()),
+            replicas: entry
+                .map(|entry| entry.replicas.clone())
+                .unwrap_or_default(),
+            demand: entry.map_or(0, |entry| entry.demand),
+            obstacle: entry.and_then(|entry| entry.obstacle.clone()),
+        }
+    }
+
+    fn replica(&mut self, service: ServiceId, id: &ReplicaId) -> Option<&mut Replica> {
+        let entry = self.services.get_mut(&service)?;
+        entry.replicas.iter_mut().find(|replica| replica.id == *id)
+    }
+
+    fn forget_if_empty(&mut self, service: ServiceId) {
+        let empty = |entry: &Entry| entry.route.is_none() && entry.replicas.is_empty();
+        if self.services.get(&service).is_some_and(empty) {
+            self.services.remove(&service);
+        }
+    }
+}
+
+/// Puts `value` in place and tells whether it is another one.
+fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let news = *place != value;
+    *place = value;
+    news
+}

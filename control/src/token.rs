@@ -1,0 +1,149 @@
+//! The bootstrap token of the admin API: configured, or made once and kept in a file that only the
+//! owner of the data directory reads.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// What a token must be, for error messages.
+const RULE: &str = "must be at least 16 visible ASCII characters without spaces";
+
+/// A secret that callers present. Only its digest is kept, so that nothing can show it.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// Takes a text that is long enough to be a secret.
+    ///
+    /// # Errors
+    /// The rule, when the text breaks it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.len() < 16 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(RULE);
+        }
+        Ok(Self(Sha256::digest(text).into()))
+    }
+
+    /// Whether this is the token. Takes as long for a near miss as for a far one.
+    pub fn matches(&self, presented: &str) -> bool {
+        let presented: [u8; 32] = Sha256::digest(presented).into();
+        let differences = self.0.iter().zip(presented).fold(0, |all, (a, b)| all | (a ^ b));
+        std::hint::black_box(differences) == 0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// The configured token, else that of `<data_dir>/token`, which is made when it is missing. Blocks.
+///
+/// # Errors
+/// `File` when the file cannot be read or written, or holds something else.
+pub fn load_or_create(data_dir: &Path, configured: Option<&Token>) -> Result<Token> {
+    if let Some(token) = configured {
+        return Ok(token.clone());
+    }
+    let path = data_dir.join("token");
+    match fs::metadata(&path) {
+        Ok(metadata) => load(&path, metadata.permissions().mode()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(data_dir, &path),
+        Err(error) => Err(Error::file("read", &path)(error)),
+    }
+}
+
+fn load(path: &Path, mode: u32) -> Result<Token> {
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            "{} can be read or changed by others than its owner: chmod 600 it, and replace the \
+             token if somebody may have read it",
+            path.display()
+        );
+    }
+    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+    Token::parse(text.trim()).map_err(|rule| {
+        let reason = format!("{rule}; remove the file to have a new one made");
+        Error::file("read", path)(io::Error::new(io::ErrorKind::InvalidData, reason))
+    })
+}
+
+fn create(data_dir: &Path, path: &Path) -> Result<Token> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::file("make", path)(io::Error::other(e.to_string())))?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+
+    fs::create_dir_all(data_dir).map_err(Error::file("create", data_dir))?;
+    // Written beside and moved, so that a crash leaves no half of a token.
+    let beside = data_dir.join("token.new");
+    let write = || -> io::Result<()> {
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        fs::File::open(data_dir)?.sync_all()
+    };
+    write().map_err(Error::file("write", path))?;
+    Token::parse(&text).map_err(|rule| Error::file("make", path)(io::Error::other(rule)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_and_kept_to_its_owner() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let data = dir.path().join("data");
+        let token = load_or_create(&data, None).expect("makes one");
+        let path = data.join("token");
+        let mode = fs::metadata(&path).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let text = fs::read_to_string(&path).expect("reads");
+        let text = text.trim();
+        assert!(text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit()), "{text}");
+        assert!(token.matches(text));
+        assert!(load_or_create(&data, None).expect("reads it").matches(text));
+        // A file that others can read is used, with a warning.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changes");
+        assert!(load_or_create(&data, None).expect("reads it").matches(text));
+    }
+
+    #[test]
+    fn a_configured_token_wins_and_leaves_no_file() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let configured = Token::parse("0123456789abcdef").expect("valid");
+        let token = load_or_create(dir.path(), Some(&configured)).expect("takes it");
+        assert!(token.matches("0123456789abcdef"));
+        for wrong in ["", "0123456789abcdeF", "0123456789abcdef "] {
+            assert!(!token.matches(wrong));
+        }
+        assert!(!dir.path().join("token").exists());
+        assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn short_blank_and_foreign_tokens_are_refused() {
+        for bad in ["", "0123456789abcde", "0123456789 abcdef", "0123456789abcdefé"] {
+            assert!(Token::parse(bad).is_err(), "{bad:?}");
+        }
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::write(dir.path().join("token"), "short\n").expect("writes");
+        let error = load_or_create(dir.path(), None).expect_err("refused").to_string();
+        assert!(error.contains("token: must be at least 16"), "{error}");
+    }
+}

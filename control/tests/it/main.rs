@@ -1,0 +1,3 @@
+//! Integration tests of the control plane: one binary, one module per topic.
+
+mod store;

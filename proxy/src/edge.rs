@@ -1,0 +1,186 @@
+//! Keeps the edge's picture of the world in step with the store: routes, pools, and one home per
+//! replica. A hint means "read that service again", and what is read is applied as a whole, so a
+//! hint that is lost or comes twice does no harm.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use control::{
+    error::Result,
+    health::{Dependency, Health},
+    name::{ReplicaId, ServiceId},
+    run_dir::RunDir,
+    service::{GoneCause, Replica, Seen, ServiceView, Wish},
+    store::Store,
+};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    home::{self, Home},
+    pool::{Note, Pool},
+    route::Routes,
+};
+
+/// Pause before the store is read again after it failed.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// What the edge is made of.
+pub(crate) struct Edge {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) run_dir: RunDir,
+    pub(crate) health: Health,
+    /// Waiting requests per function.
+    pub(crate) queue_length: usize,
+    /// After so long without a request a replica is idle.
+    pub(crate) idle_after: Duration,
+}
+
+/// Follows the store until `stop` turns true.
+pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
+    let (notes, inbox) = mpsc::unbounded_channel();
+    let mut reporter = JoinSet::new();
+    reporter.spawn(report(edge.store.clone(), inbox));
+    let mut picture = Picture { edge, notes, pools: HashMap::new(), homes: HashMap::new(), tasks: JoinSet::new() };
+    tokio::select! {
+        () = picture.keep_up() => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+struct Picture {
+    edge: Arc<Edge>,
+    notes: mpsc::UnboundedSender<Note>,
+    pools: HashMap<ServiceId, Arc<Pool>>,
+    homes: HashMap<ReplicaId, (ServiceId, AbortHandle)>,
+    /// The homes end with the picture.
+    tasks: JoinSet<()>,
+}
+
+impl Picture {
+    async fn keep_up(&mut self) {
+        loop {
+            let mut hints = self.edge.store.watch();
+            let outcome = self.read_all().await;
+            self.note_health(&outcome);
+            if outcome.is_err() {
+                tokio::time::sleep(STORE_RETRY).await;
+                continue;
+            }
+            loop {
+                tokio::select! {
+                    hint = hints.recv() => match hint {
+                        Ok(change) => {
+                            let outcome = self.read(change.service).await;
+                            self.note_health(&outcome);
+                            if outcome.is_err() {
+                                break;
+                            }
+                        }
+                        Err(RecvError::Lagged(_)) => break,
+                        Err(RecvError::Closed) => return,
+                    },
+                    Some(_) = self.tasks.join_next() => {}
+                }
+            }
+        }
+    }
+
+    fn note_health(&self, outcome: &Result<()>) {
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        if self.edge.health.set(Dependency::Store, problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::error!("{problem}; requests go on with what is known, and the store is asked again every second");
+        }
+    }
+
+    async fn read_all(&mut self) -> Result<()> {
+        let mut services: HashSet<ServiceId> =
+            self.edge.store.service_ids().await?.into_iter().collect();
+        services.extend(self.pools.keys());
+        for service in services {
+            self.read(service).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, service: ServiceId) -> Result<()> {
+        let view = self.edge.store.view(service).await?;
+        self.apply(service, &view);
+        Ok(())
+    }
+
+    fn apply(&mut self, service: ServiceId, view: &ServiceView) {
+        if view.route.is_none() && view.replicas.is_empty() && !self.pools.contains_key(&service) {
+            return; // an echo of a service that is gone
+        }
+        let pool = self
+            .pools
+            .entry(service)
+            .or_insert_with(|| Pool::new(service, self.edge.queue_length, self.notes.clone()))
+            .clone();
+        for replica in &view.replicas {
+            self.receive(replica, &pool);
+        }
+        self.homes.retain(|id, (owner, home)| {
+            let stays = *owner != service || view.replicas.iter().any(|r| r.id == *id);
+            if !stays {
+                home.abort();
+            }
+            stays
+        });
+        pool.apply(view);
+        self.edge.routes.set(service, view.route.as_ref(), &pool);
+        if view.route.is_none() && view.replicas.is_empty() {
+            self.pools.remove(&service);
+        }
+    }
+
+    /// Opens a home for a replica that has none yet.
+    fn receive(&mut self, replica: &Replica, pool: &Arc<Pool>) {
+        if self.homes.contains_key(&replica.id) || matches!(replica.seen, Some(Seen::Gone { .. })) {
+            return;
+        }
+        if replica.wish == Wish::Drain {
+            return pool.report(&replica.id, Seen::Gone { cause: GoneCause::Drained });
+        }
+        let path = self.edge.run_dir.socket(&replica.id);
+        let listener = match home::listen(&path) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "the call-home socket cannot be opened");
+                return pool.report(&replica.id, Seen::Gone { cause: GoneCause::Closed });
+            }
+        };
+        let home = Home {
+            replica: replica.id.clone(),
+            deployment: replica.deployment,
+            pool: pool.clone(),
+            idle_after: self.edge.idle_after,
+        };
+        let task = self.tasks.spawn(home.keep(listener));
+        self.homes.insert(replica.id.clone(), (replica.service, task));
+    }
+}
+
+/// Carries notes to the store, in their order.
+async fn report(store: Arc<dyn Store>, mut inbox: mpsc::UnboundedReceiver<Note>) {
+    while let Some(note) = inbox.recv().await {
+        let outcome = match &note {
+            Note::Seen { service, replica, seen, demand } => {
+                store.report_replica(*service, replica, seen.clone(), *demand).await
+            }
+            Note::Demand { service, demand } => store.request_capacity(*service, *demand).await,
+        };
+        if let Err(error) = outcome {
+            tracing::error!(?note, %error, "control was not told");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Where a replica calls home: one task per replica owns its socket, introduces it to the pool,
+//! notices its end, and asks for its health while it rests.
+
+use std::{
+    fs::Permissions,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use control::{
+    limits,
+    name::{DeploymentId, ReplicaId},
+    service::{GoneCause, Seen},
+};
+use pingora_core::protocols::{Stream, l4};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::{UnixListener, UnixStream},
+    time::Instant,
+};
+
+use crate::{
+    exchange::{self, Fault},
+    pool::Pool,
+};
+
+/// A replica whose call is awaited.
+pub(crate) struct Home {
+    pub(crate) replica: ReplicaId,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) pool: Arc<Pool>,
+    /// After so long without a request control is told that the replica is idle.
+    pub(crate) idle_after: Duration,
+}
+
+impl Home {
+    /// Serves one replica from its call to its end.
+    pub(crate) async fn keep(self, listener: UnixListener) {
+        let Ok((stream, _)) = listener.accept().await else {
+            return self.pool.report(&self.replica, gone(GoneCause::Closed));
+        };
+        let hangup = match watch_hangup(&stream) {
+            Ok(hangup) => hangup,
+            Err(error) => {
+                tracing::error!(replica = %self.replica, %error, "the connection cannot be watched");
+                return self.pool.report(&self.replica, gone(GoneCause::Closed));
+            }
+        };
+        let link: Stream = Box::new(l4::stream::Stream::from(stream));
+        match exchange::probe(link, "/ready", limits::LOAD).await {
+            Ok((200, _, link)) => {
+                self.pool.join(self.replica.clone(), self.deployment, link);
+            }
+            Ok((_, message, _)) => {
+                return self.pool.report(&self.replica, Seen::Unloadable { message });
+            }
+            Err(Fault::TimedOut) => {
+                return self.pool.report(&self.replica, gone(GoneCause::Unresponsive));
+            }
+            Err(fault) => {
+                tracing::debug!(replica = %self.replica, ?fault, "a replica did not introduce itself");
+                return self.pool.report(&self.replica, gone(GoneCause::Closed));
+            }
+        }
+        let mut next_look = Instant::now() + self.idle_after.min(limits::HEALTH_EVERY);
+        loop {
+            tokio::select! {
+                _ = hangup.ready(Interest::PRIORITY) => {
+                    if self.pool.leave(&self.replica, GoneCause::Closed) {
+                        tracing::debug!(replica = %self.replica, "a replica hung up");
+                    }
+                    return;
+                }
+                // One connection is the lease; whatever else is dialled is closed.
+                second = listener.accept() => drop(second),
+                () = tokio::time::sleep_until(next_look) => next_look = self.look().await,
+            }
+        }
+    }
+
+    /// Looks after a replica that rests; says when to look again.
+    async fn look(&self) -> Instant {
+        let now = Instant::now();
+        let Some(since) = self.pool.idle_since(&self.replica) else {
+            return now + self.idle_after.min(limits::HEALTH_EVERY);
+        };
+        if now >= since + self.idle_after {
+            self.pool.tell_idle(&self.replica);
+        }
+        if now >= since + limits::HEALTH_EVERY.min(self.idle_after) {
+            self.check_health().await;
+        }
+        let idle_at = since + self.idle_after;
+        let check_at = now + limits::HEALTH_EVERY;
+        if idle_at > now { idle_at.min(check_at) } else { check_at }
+    }
+
+    async fn check_health(&self) {
+        let Some(mut lease) = self.pool.borrow(&self.replica) else { return };
+        let Some(link) = lease.start() else { return };
+        match exchange::probe(link, "/health", limits::HEALTH_ANSWER).await {
+            Ok((200, _, link)) => lease.give_back(link),
+            outcome => {
+                tracing::warn!(replica = %self.replica, ok = outcome.is_ok(), "a replica is not healthy");
+                lease.retire(GoneCause::Unresponsive);
+            }
+        }
+    }
+}
+
+/// Puts a replica's socket where its container expects it.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // The function's user has to be able to dial; nobody else reaches the directory.
+    std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+fn gone(cause: GoneCause) -> Seen {
+    Seen::Gone { cause }
+}
+
+/// Becomes ready when the other side hangs up, and at nothing else: a second descriptor of the same
+/// socket that asks for urgent data, which a Unix socket never has here. So the end of a replica is
+/// seen at once, busy or not, and its requests wake nobody but their own task.
+fn watch_hangup(stream: &UnixStream) -> io::Result<AsyncFd<OwnedFd>> {
+    let second = stream.as_fd().try_clone_to_owned()?;
+    // Deprecated in favour of an unsafe function, because a descriptor of somebody else's type may
+    // change under it; an `OwnedFd` cannot.
+    #[expect(deprecated)]
+    AsyncFd::with_interest(second, Interest::PRIORITY)
+}

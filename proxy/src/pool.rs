@@ -1,0 +1,403 @@
+//! The replicas of one function and the requests that wait for them: one FIFO, late binding, one
+//! request per replica. All of it is one small state under one lock; nothing here waits for the
+//! store. What control has to know goes out as [`Note`]s.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use control::{
+    name::{DeploymentId, ReplicaId, ServiceId},
+    service::{GoneCause, Obstacle, Seen, ServiceView, Wish},
+};
+use parking_lot::Mutex;
+use pingora_core::protocols::Stream;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+/// Something that control has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// What was seen of a replica, and the demand at that moment.
+    Seen { service: ServiceId, replica: ReplicaId, seen: Seen, demand: u32 },
+    /// So many requests run or wait.
+    Demand { service: ServiceId, demand: u32 },
+}
+
+/// Why a request got no replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// As many requests wait as may.
+    QueueFull,
+    /// None became free in time.
+    NoReplica,
+    /// Control says that none can be started.
+    Obstacle(Obstacle),
+    /// The function was deleted.
+    Deleted,
+}
+
+/// One function's replicas and queue.
+pub(crate) struct Pool {
+    service: ServiceId,
+    queue_length: usize,
+    notes: mpsc::UnboundedSender<Note>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    live: Option<DeploymentId>,
+    deleted: bool,
+    obstacle: Option<Obstacle>,
+    /// Every connected replica.
+    members: HashMap<ReplicaId, Member>,
+    /// Those of the live deployment that are free; the most recently used one is last.
+    free: Vec<ReplicaId>,
+    waiting: VecDeque<oneshot::Sender<Result<Grant, Refusal>>>,
+    /// The demand that control knows of.
+    told: u32,
+}
+
+struct Member {
+    deployment: DeploymentId,
+    draining: bool,
+    /// None while a request has it.
+    link: Option<Stream>,
+    free_since: Instant,
+    told_idle: bool,
+}
+
+/// A replica's connection on its way to a request.
+struct Grant {
+    replica: ReplicaId,
+    link: Stream,
+}
+
+/// A replica's connection, for one request. The edge never knows what became of a request that it
+/// gave up in the middle, so a lease that was used and is dropped costs the replica.
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    replica: ReplicaId,
+    link: Option<Stream>,
+    used: bool,
+    /// Set for a health check, which is no work: the replica has rested since then.
+    rested_since: Option<Instant>,
+}
+
+/// What a request found when it came.
+pub(crate) enum Turn {
+    /// A free replica.
+    Now(Lease),
+    /// Its place in the queue.
+    Later(Place),
+}
+
+/// A place in the queue; dropping it gives it up.
+pub(crate) struct Place {
+    pool: Arc<Pool>,
+    receiver: oneshot::Receiver<Result<Grant, Refusal>>,
+    /// No replica was connected when the request came.
+    pub(crate) asleep: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        service: ServiceId,
+        queue_length: usize,
+        notes: mpsc::UnboundedSender<Note>,
+    ) -> Arc<Self> {
+        Arc::new(Self { service, queue_length, notes, state: Mutex::default() })
+    }
+
+    /// A free replica, or a place in the queue.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<Turn, Refusal> {
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(Refusal::Deleted);
+        }
+        if let Some(grant) = self.take_free(&mut state) {
+            return Ok(Turn::Now(self.lease(grant)));
+        }
+        if let Some(obstacle) = &state.obstacle {
+            return Err(Refusal::Obstacle(obstacle.clone()));
+        }
+        if state.waiting.len() >= self.queue_length {
+            return Err(Refusal::QueueFull);
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.push_back(sender);
+        let demand = state.demand();
+        if demand > state.told {
+            state.told = demand;
+            self.note(Note::Demand { service: self.service, demand });
+        }
+        let live = state.live;
+        let asleep = !state.members.values().any(|m| Some(m.deployment) == live);
+        Ok(Turn::Later(Place { pool: self.clone(), receiver, asleep }))
+    }
+
+    /// A replica called home and its code is loaded.
+    pub(crate) fn join(self: &Arc<Self>, id: ReplicaId, deployment: DeploymentId, link: Stream) {
+        let mut state = self.state.lock();
+        let member = Member {
+            deployment,
+            draining: false,
+            link: None,
+            free_since: Instant::now(),
+            told_idle: false,
+        };
+        state.members.insert(id.clone(), member);
+        self.settle(&mut state, Grant { replica: id.clone(), link }, Instant::now());
+        self.note_seen(&mut state, &id, Seen::Ready);
+    }
+
+    /// A replica's connection ended. False when the pool had given it up before.
+    pub(crate) fn leave(&self, id: &ReplicaId, cause: GoneCause) -> bool {
+        let mut state = self.state.lock();
+        self.remove(&mut state, id, cause)
+    }
+
+    /// Takes one replica out of its rest, if it is free: for its health check.
+    pub(crate) fn borrow(self: &Arc<Self>, id: &ReplicaId) -> Option<Lease> {
+        let mut state = self.state.lock();
+        let member = state.members.get_mut(id)?;
+        let (link, since) = (member.link.take()?, member.free_since);
+        state.free.retain(|free| free != id);
+        let mut lease = self.lease(Grant { replica: id.clone(), link });
+        lease.rested_since = Some(since);
+        Some(lease)
+    }
+
+    /// Since when a replica has had nothing to do; none while it has.
+    pub(crate) fn idle_since(&self, id: &ReplicaId) -> Option<Instant> {
+        let state = self.state.lock();
+        state.members.get(id).filter(|m| m.link.is_some()).map(|m| m.free_since)
+    }
+
+    /// Tells control, once, that a replica has had nothing to do for the idle time.
+    pub(crate) fn tell_idle(&self, id: &ReplicaId) {
+        let mut state = self.state.lock();
+        if let Some(member) = state.members.get_mut(id)
+            && member.link.is_some()
+            && !std::mem::replace(&mut member.told_idle, true)
+        {
+            self.note_seen(&mut state, id, Seen::Idle);
+        }
+    }
+
+    /// Says what was seen of a replica that is not a member.
+    pub(crate) fn report(&self, id: &ReplicaId, seen: Seen) {
+        self.note_seen(&mut self.state.lock(), id, seen);
+    }
+
+    /// Takes over what the store says: which deployment is live, who has to go, what stands in the
+    /// way. The switch from one deployment to the next is this one step.
+    pub(crate) fn apply(self: &Arc<Self>, view: &ServiceView) {
+        let mut state = self.state.lock();
+        state.deleted = view.route.is_none();
+        state.live = view.route.as_ref().and_then(|route| route.live_deployment);
+        state.obstacle = view.obstacle.clone();
+
+        let members: Vec<ReplicaId> = state.members.keys().cloned().collect();
+        for id in members {
+            match view.replicas.iter().find(|replica| replica.id == id).map(|r| r.wish) {
+                Some(Wish::Serve) => {}
+                Some(Wish::Drain) => self.drain(&mut state, &id),
+                None => {
+                    state.members.remove(&id);
+                }
+            }
+        }
+        state.rebuild_free();
+        while !state.waiting.is_empty()
+            && let Some(grant) = self.take_free(&mut state)
+        {
+            self.hand_over(&mut state, grant);
+        }
+        self.refuse_waiting(&mut state);
+    }
+
+    fn refuse_waiting(&self, state: &mut State) {
+        let refusal = match &state.obstacle {
+            _ if state.deleted => Refusal::Deleted,
+            Some(obstacle) => Refusal::Obstacle(obstacle.clone()),
+            None => return,
+        };
+        if state.waiting.is_empty() && state.told == state.demand() {
+            return;
+        }
+        for waiting in state.waiting.drain(..) {
+            let _ = waiting.send(Err(refusal.clone()));
+        }
+        state.told = state.demand();
+        self.note(Note::Demand { service: self.service, demand: state.told });
+    }
+
+    fn drain(&self, state: &mut State, id: &ReplicaId) {
+        let Some(member) = state.members.get_mut(id) else { return };
+        member.draining = true;
+        if member.link.is_some() {
+            self.remove(state, id, GoneCause::Drained);
+        }
+    }
+
+    fn take_free(&self, state: &mut State) -> Option<Grant> {
+        loop {
+            let replica = state.free.pop()?;
+            let Some(member) = state.members.get_mut(&replica) else { continue };
+            let Some(link) = member.link.take() else { continue };
+            if std::mem::take(&mut member.told_idle) {
+                self.note_seen(state, &replica, Seen::Ready);
+            }
+            return Some(Grant { replica, link });
+        }
+    }
+
+    /// A replica has become free: the longest waiting request gets it, else it rests.
+    fn settle(&self, state: &mut State, grant: Grant, since: Instant) {
+        let live = state.live;
+        let Some(member) = state.members.get_mut(&grant.replica) else { return };
+        member.free_since = since;
+        if member.draining {
+            self.remove(state, &grant.replica, GoneCause::Drained);
+        } else if Some(member.deployment) == live {
+            self.hand_over(state, grant);
+        } else {
+            member.link = Some(grant.link);
+        }
+    }
+
+    /// Gives a replica of the live deployment to the longest waiting request, or to rest.
+    fn hand_over(&self, state: &mut State, grant: Grant) {
+        let mut grant = grant;
+        while let Some(waiting) = state.waiting.pop_front() {
+            match waiting.send(Ok(grant)) {
+                // That request has gone; its place is empty.
+                Err(Ok(back)) => grant = back,
+                _ => return,
+            }
+        }
+        if let Some(member) = state.members.get_mut(&grant.replica) {
+            member.link = Some(grant.link);
+            state.free.push(grant.replica);
+        }
+    }
+
+    fn remove(&self, state: &mut State, id: &ReplicaId, cause: GoneCause) -> bool {
+        if state.members.remove(id).is_none() {
+            return false;
+        }
+        state.free.retain(|free| free != id);
+        self.note_seen(state, id, Seen::Gone { cause });
+        true
+    }
+
+    fn lease(self: &Arc<Self>, grant: Grant) -> Lease {
+        Lease {
+            pool: self.clone(),
+            replica: grant.replica,
+            link: Some(grant.link),
+            used: false,
+            rested_since: None,
+        }
+    }
+
+    fn note_seen(&self, state: &mut State, replica: &ReplicaId, seen: Seen) {
+        state.told = state.demand();
+        let (service, replica, demand) = (self.service, replica.clone(), state.told);
+        self.note(Note::Seen { service, replica, seen, demand });
+    }
+
+    fn note(&self, note: Note) {
+        // The receiver ends with the edge.
+        let _ = self.notes.send(note);
+    }
+}
+
+impl State {
+    fn demand(&self) -> u32 {
+        let live = self.live;
+        let busy = self.members.values().filter(|m| m.link.is_none() && Some(m.deployment) == live);
+        (busy.count() + self.waiting.len()).try_into().unwrap_or(u32::MAX)
+    }
+
+    fn rebuild_free(&mut self) {
+        let live = self.live;
+        let members = &self.members;
+        let eligible = |member: &Member| {
+            member.link.is_some() && Some(member.deployment) == live && !member.draining
+        };
+        self.free.retain(|id| members.get(id).is_some_and(eligible));
+        let fresh: Vec<_> = members
+            .iter()
+            .filter(|(id, member)| eligible(member) && !self.free.contains(id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.free.extend(fresh);
+    }
+}
+
+impl Lease {
+    /// Whose connection it is.
+    pub(crate) fn replica(&self) -> &ReplicaId {
+        &self.replica
+    }
+
+    /// The connection, to be used now.
+    pub(crate) fn start(&mut self) -> Option<Stream> {
+        self.used = true;
+        self.link.take()
+    }
+
+    /// The exchange is complete and the connection can serve the next one.
+    pub(crate) fn give_back(mut self, link: Stream) {
+        self.used = false;
+        self.link = Some(link);
+    }
+
+    /// The replica cannot be used again.
+    pub(crate) fn retire(self, cause: GoneCause) {
+        self.pool.leave(&self.replica, cause);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match self.link.take() {
+            Some(link) if !self.used => {
+                let grant = Grant { replica: self.replica.clone(), link };
+                let since = self.rested_since.unwrap_or_else(Instant::now);
+                self.pool.settle(&mut self.pool.state.lock(), grant, since);
+            }
+            // After `retire` there is nothing left to leave.
+            _ => drop(self.pool.leave(&self.replica, GoneCause::Garbled)),
+        }
+    }
+}
+
+impl Place {
+    /// Waits for the turn.
+    pub(crate) async fn turn(&mut self, until: Instant) -> Result<Lease, Refusal> {
+        match tokio::time::timeout_at(until, &mut self.receiver).await {
+            Ok(Ok(turn)) => turn.map(|grant| self.pool.lease(grant)),
+            Ok(Err(_)) => Err(Refusal::Deleted),
+            Err(_) => Err(Refusal::NoReplica),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut state = self.pool.state.lock();
+        match self.receiver.try_recv() {
+            // It came in the moment in which this request gave up.
+            Ok(Ok(grant)) => self.pool.settle(&mut state, grant, Instant::now()),
+            _ => state.waiting.retain(|waiting| !waiting.is_closed()),
+        }
+    }
+}

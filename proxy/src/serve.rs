@@ -1,0 +1,275 @@
+//! `grid serve`: opens what is needed, puts the parts together, runs them until a signal.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use control::{
+    api::{self, Api, ApiLimits, PublicUrl, auth::Authenticator},
+    config::{Config, LogFormat, Role},
+    engine::{Engine, docker::Docker},
+    health::Health,
+    image::Images,
+    logs::Logs,
+    plane::{self, Context, Settings},
+    run_dir::RunDir,
+    runtime::Runtimes,
+    store::{Store, embedded::Embedded},
+    token,
+};
+use pingora_core::{
+    server::{ListenFds, RunArgs, Server, ShutdownWatch, configuration::ServerConf},
+    services::{Service as ServiceTrait, background::background_service, listening::Service},
+};
+use pingora_proxy::{HttpProxy, http_proxy_service};
+use tokio::sync::Semaphore;
+
+use crate::{
+    edge::{self, Edge},
+    gateway::{Bounds, Gateway, Traffic},
+    route::Routes,
+    stop::Signals,
+};
+
+/// Errors of the start, told to the operator as they are.
+type Startup<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Serves until a signal.
+pub(crate) fn run(config: &Config) -> Startup<()> {
+    log(config)?;
+    if config.role != Role::All {
+        return Err("GRID_ROLE: the parts can only be split over a Redis store, which this version does not have yet; use --role all".into());
+    }
+    let runtimes = Runtimes::load(config.share_dir())?;
+    let admin = reserve("GRID_ADMIN_ADDR", config.admin_addr)?;
+    let public = reserve("GRID_HTTP_ADDR", config.http_addr)?;
+    let public_addr = public.local_addr()?;
+    // Pingora binds its listeners itself, so that it can hand them over in an upgrade.
+    drop(public);
+
+    let store = Embedded::open(&config.data_dir)?;
+    let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
+    let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host)?);
+    let health = Health::default();
+    let parts = Parts::new(config, store, engine, runtimes, health);
+
+    let traffic = Arc::new(Traffic::default());
+    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    server.bootstrap();
+    server.add_service(background_service(
+        "control",
+        Control {
+            context: parts.context.clone(),
+            api: api::router(Api {
+                store: parts.context.store.clone(),
+                logs: parts.context.logs.clone(),
+                health: parts.context.health.clone(),
+                runtimes: parts.runtimes,
+                auth: Authenticator::new(token),
+                limits: ApiLimits { code_bytes: config.code_bytes },
+                public_url: PublicUrl::http(public_addr.port()),
+            }),
+            admin,
+            public_addr,
+        },
+    ));
+    server.add_service(EdgeService::new(config, &server, &parts.context, &traffic, public_addr));
+    let longest = config.queue_wait + config.function_timeout + Duration::from_secs(5);
+    server.run(RunArgs { shutdown_signal: Box::new(Signals::new(traffic, longest)) });
+    tracing::info!("stopped; running replicas are adopted by the next start");
+    Ok(())
+}
+
+struct Parts {
+    context: Arc<Context>,
+    runtimes: Vec<String>,
+}
+
+impl Parts {
+    fn new(
+        config: &Config,
+        store: Embedded,
+        engine: Arc<dyn Engine>,
+        runtimes: Runtimes,
+        health: Health,
+    ) -> Self {
+        let instance = store.instance_id().clone();
+        let names = runtimes.iter().map(|runtime| runtime.name.clone()).collect();
+        let logs = Logs::new(engine.clone(), instance.clone(), config.data_dir.join("logs"));
+        let context = Context {
+            store: Arc::new(store),
+            images: Images::new(engine.clone(), instance.clone(), runtimes),
+            logs: Arc::new(logs),
+            engine,
+            health,
+            instance,
+            run_dir: RunDir::of(&config.data_dir),
+            settings: Settings {
+                function_timeout: config.function_timeout,
+                response_bytes: config.response_bytes,
+                starts: config.starts,
+                replicas: config.max_replicas,
+            },
+            starts: Semaphore::new(config.starts),
+            replicas: Arc::new(Semaphore::new(config.max_replicas)),
+            builds: Semaphore::new(config.starts),
+        };
+        Self { context: Arc::new(context), runtimes: names }
+    }
+}
+
+/// Binds an address, so that one that is taken stops the start with a clear line.
+fn reserve(setting: &str, address: SocketAddr) -> Startup<TcpListener> {
+    TcpListener::bind(address).map_err(|e| {
+        format!("{setting}: cannot listen on {address}: {e}; stop what listens there, or set {setting} to another address").into()
+    })
+}
+
+fn server_conf() -> ServerConf {
+    ServerConf {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        // `Signals` has waited for the requests already.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+/// The control plane, the admin API and the ready line.
+struct Control {
+    context: Arc<Context>,
+    api: axum::Router,
+    admin: TcpListener,
+    public_addr: SocketAddr,
+}
+
+#[async_trait]
+impl pingora_core::services::background::BackgroundService for Control {
+    async fn start(&self, stop: ShutdownWatch) {
+        tokio::join!(
+            plane::run(self.context.clone(), stop.clone()),
+            self.serve_api(stop.clone()),
+            self.say_ready(stop),
+        );
+    }
+}
+
+impl Control {
+    async fn serve_api(&self, mut stop: ShutdownWatch) {
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        let served = async {
+            self.admin.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
+            let api = self.api.clone();
+            axum::serve(listener, api.into_make_service_with_connect_info::<SocketAddr>()).await
+        };
+        tokio::select! {
+            outcome = served => {
+                if let Err(error) = outcome {
+                    tracing::error!(%error, "the admin API ended");
+                }
+            }
+            () = stopped => {}
+        }
+    }
+
+    /// Prints the one line that scripts wait for, when a request would be served.
+    async fn say_ready(&self, mut stop: ShutdownWatch) {
+        let ready = async {
+            self.context.health.ready().await;
+            let mut own = self.public_addr;
+            if own.ip().is_unspecified() {
+                own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            }
+            while tokio::net::TcpStream::connect(own).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let admin = self.admin.local_addr();
+            println!(
+                "grid ready public=http://{} admin=http://{}",
+                self.public_addr,
+                admin.map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
+            );
+        };
+        tokio::select! {
+            () = ready => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+/// The public listener together with the tasks that feed it. They share one runtime, because the
+/// replicas' connections belong to the runtime that accepted them.
+struct EdgeService {
+    edge: Arc<Edge>,
+    inner: Service<HttpProxy<Gateway>>,
+}
+
+impl EdgeService {
+    fn new(
+        config: &Config,
+        server: &Server,
+        context: &Context,
+        traffic: &Arc<Traffic>,
+        public_addr: SocketAddr,
+    ) -> Self {
+        let routes = Arc::new(Routes::default());
+        let gateway = Gateway {
+            routes: routes.clone(),
+            traffic: traffic.clone(),
+            bounds: Bounds {
+                body_bytes: config.body_bytes,
+                body_within: config.body_wait,
+                response_bytes: config.response_bytes,
+                function_timeout: config.function_timeout,
+                queue_within: config.queue_wait,
+            },
+        };
+        let mut inner = http_proxy_service(&server.configuration, gateway);
+        inner.add_tcp(&public_addr.to_string());
+        let edge = Edge {
+            store: context.store.clone() as Arc<dyn Store>,
+            routes,
+            run_dir: context.run_dir.clone(),
+            health: context.health.clone(),
+            queue_length: config.queue_length,
+            idle_after: config.idle,
+        };
+        Self { edge: Arc::new(edge), inner }
+    }
+}
+
+#[async_trait]
+impl ServiceTrait for EdgeService {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        stop: ShutdownWatch,
+        listeners_per_fd: usize,
+    ) {
+        tokio::join!(
+            edge::follow(self.edge.clone(), stop.clone()),
+            self.inner.start_service(fds, stop, listeners_per_fd),
+        );
+    }
+
+    fn name(&self) -> &str {
+        "edge"
+    }
+}
+
+fn log(config: &Config) -> Startup<()> {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|e| format!("GRID_LOG: \"{}\" is not a log filter: {e}", config.log))?;
+    // Standard output is for the ready line.
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match config.log_format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    set.map_err(|e| format!("the log cannot be set up: {e}").into())
+}

@@ -1,0 +1,82 @@
+// The function's log: the marker lines around each request, on both standard streams,
+// and the knowledge whether a stream stands inside a line that somebody did not end.
+'use strict';
+
+const fs = require('fs');
+const { inspect } = require('util');
+
+class Tracked {
+  constructor(stream, fd) {
+    this.stream = stream;
+    this.fd = fd;
+    this.open = false;
+    this.write = stream.write.bind(stream);
+    stream.on('error', () => {});
+    stream.write = (chunk, ...rest) => {
+      if (chunk && chunk.length) {
+        const last = chunk[chunk.length - 1];
+        this.open = last !== '\n' && last !== 10;
+      }
+      return this.write(chunk, ...rest);
+    };
+  }
+
+  line(text) {
+    const whole = `${this.open ? '\n' : ''}${text}\n`;
+    this.open = false;
+    try {
+      if (this.stream.writable) this.write(whole);
+      else fs.writeSync(this.fd, whole);
+    } catch {
+      // Nobody reads the log; the answer matters more.
+    }
+  }
+
+  /** Resolves when everything written so far has left the process. */
+  flushed() {
+    if (!this.stream.writable || this.stream.writableLength === 0) return null;
+    return new Promise((resolve) => this.write('', resolve));
+  }
+}
+
+const streams = [];
+let running = null;
+
+/** Takes hold of the streams; called before any user code runs. */
+function open() {
+  streams.push(new Tracked(process.stdout, 1), new Tracked(process.stderr, 2));
+}
+
+function start(id) {
+  running = id;
+  for (const stream of streams) stream.line(`\x1eGRID START ${id}`);
+}
+
+/** Ends the request's part of the log; returns a promise only when output is still queued. */
+function end() {
+  if (running === null) return null;
+  const id = running;
+  running = null;
+  for (const stream of streams) stream.line(`\x1eGRID END ${id}`);
+  const waits = streams.map((stream) => stream.flushed()).filter(Boolean);
+  return waits.length ? Promise.all(waits) : null;
+}
+
+/** A line of the runner itself on standard error. */
+function note(text) {
+  streams[1].line(text);
+}
+
+/** A thrown value with its stack, without the runner's own frames. */
+function stack(thrown) {
+  let text;
+  try {
+    text = typeof thrown === 'string' ? thrown : inspect(thrown);
+  } catch {
+    text = 'an error that cannot be shown';
+  }
+  const own = `${__dirname}/`;
+  note(text.split('\n').filter((line) => !(/^\s+at /.test(line) && line.includes(own) && /\.cjs:/.test(line))).join('\n'));
+}
+
+module.exports = { open, start, end, note, stack };

@@ -1,0 +1,169 @@
+// The Node runner of Grid Functions: dials the edge, listens on port 8000, and answers
+// /health, /ready and /fn/<name> one function request at a time (see PROTOCOL.md).
+'use strict';
+
+const net = require('net');
+const fs = require('fs');
+const path = require('path');
+
+// User code may fake these later.
+const { JSON: { stringify }, process, setTimeout } = globalThis;
+const epoch = Date.now;
+const uptime = () => process.uptime() * 1000;
+
+function number(name, fallback) {
+  const value = Number(process.env[name] || NaN);
+  return Number.isFinite(value) && value >= 0 ? value : fallback;
+}
+
+const settings = {
+  functionDir: path.resolve(process.env.GRID_FUNCTION_DIR || '/app/function'),
+  socket: process.env.GRID_SOCKET || '/run/grid/edge.sock',
+  port: number('PORT', 8000),
+  handler: process.env.GRID_HANDLER || 'handler',
+  lambda: process.env.GRID_EVENT_FORMAT === 'lambda-v2',
+  functionName: process.env.GRID_FUNCTION_NAME || 'function',
+  deployment: process.env.GRID_DEPLOYMENT || '$LATEST',
+  memoryMb: process.env.GRID_MEMORY_MB || '128',
+  timeoutMs: number('GRID_TIMEOUT_SECONDS', 30) * 1000,
+  maxResponseBytes: number('GRID_MAX_RESPONSE_BYTES', 6291456),
+  orphanMs: number('GRID_ORPHAN_SECONDS', 600) * 1000,
+};
+
+// ---- the call-home connection --------------------------------------------------------
+
+const FAST_RETRY_MS = 20;
+const SLOW_RETRY_MS = 200;
+const FAST_PERIOD_MS = 60000;
+let lostAt = uptime();
+let dialled = null;
+
+function dial() {
+  let connected = false;
+  const socket = net.connect({ path: settings.socket });
+  socket.on('error', () => {});
+  socket.on('connect', () => {
+    connected = true;
+    if (server) server.emit('connection', socket);
+    else dialled = socket;
+  });
+  socket.on('close', () => {
+    if (connected) lostAt = uptime();
+    const alone = uptime() - lostAt;
+    if (settings.orphanMs > 0 && alone >= settings.orphanMs) process.exit(0);
+    setTimeout(dial, alone < FAST_PERIOD_MS ? FAST_RETRY_MS : SLOW_RETRY_MS);
+  });
+}
+
+let server = null;
+const callsHome = fs.existsSync(path.dirname(settings.socket));
+if (callsHome) dial();
+
+// ---- requests: everything below loads while the edge accepts the connection ------------
+
+const http = require('http');
+const log = require('./log.cjs');
+const { escapeTarget, groupHeaders, splitTarget } = require('./event.cjs');
+const { invoke, ready, uncaught } = require('./invoke.cjs');
+const { oneLine } = require('./failure.cjs');
+
+function send(res, { status, outcome, headers, body }) {
+  const flat = [];
+  for (const [name, values] of headers) for (const value of values) flat.push(name, value);
+  if (outcome) flat.push('x-grid-outcome', outcome);
+  flat.push('content-length', String(body.length));
+  res.sendDate = false;
+  res.writeHead(status, flat);
+  res.end(body);
+}
+
+function sendJson(res, status, value) {
+  send(res, { status, headers: new Map([['content-type', ['application/json']]]), body: Buffer.from(stringify(value)) });
+}
+
+async function answerReady(res) {
+  try {
+    await ready(settings);
+    sendJson(res, 200, { status: 'ready' });
+  } catch (failure) {
+    sendJson(res, 503, { error: failure.kind, message: oneLine(failure.message, 4096) });
+  }
+}
+
+function describeRequest(req, target, body, arrived) {
+  const headers = groupHeaders(req.rawHeaders);
+  const grid = (name) => (headers.get(`x-grid-${name}`) || [''])[0];
+  const left = /^\d{1,12}$/.test(grid('deadline-ms')) ? Number(grid('deadline-ms')) : settings.timeoutMs;
+  return {
+    ...target,
+    method: req.method,
+    protocol: `HTTP/${req.httpVersion}`,
+    headers,
+    body,
+    time: epoch(),
+    requestId: grid('request-id') || require('crypto').randomUUID(),
+    functionName: grid('function') || settings.functionName,
+    sourceIp: grid('source-ip'),
+    scheme: grid('scheme') || 'http',
+    deadline: arrived + left,
+  };
+}
+
+// One request at a time, whichever connection it came over.
+let tail = Promise.resolve();
+function inTurn(res, work) {
+  tail = tail.then(() => (res.destroyed ? null : work())).catch((error) => {
+    log.stack(error);
+    res.destroy();
+  });
+}
+
+function onRequest(req, res) {
+  const arrived = uptime();
+  const url = escapeTarget(req.url);
+  const place = url.split('?', 1)[0];
+  const isGet = req.method === 'GET' || req.method === 'HEAD';
+  const target = splitTarget(url);
+  const chunks = [];
+  req.on('data', (chunk) => { if (target) chunks.push(chunk); });
+  req.on('error', () => {});
+  req.on('end', () => {
+    if (target) {
+      const body = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
+      const request = describeRequest(req, target, body, arrived);
+      inTurn(res, async () => send(res, await invoke(settings, request)));
+    } else if (isGet && place === '/health') sendJson(res, 200, { status: 'ok' });
+    else if (isGet && place === '/ready') inTurn(res, () => answerReady(res));
+    else sendJson(res, 404, { error: 'not_found' });
+  });
+}
+
+// ---- the process ----------------------------------------------------------------------
+
+log.open();
+process.on('uncaughtException', uncaught);
+process.on('unhandledRejection', uncaught);
+process.on('SIGTERM', () => process.exit(0));
+process.on('exit', () => { log.end(); });
+
+server = http.createServer({
+  maxHeaderSize: 65536,
+  requestTimeout: 0,
+  headersTimeout: 0,
+  keepAliveTimeout: 0,
+  requireHostHeader: false,
+}, onRequest);
+server.timeout = 0;
+server.maxHeadersCount = 0;
+if (dialled) server.emit('connection', dialled);
+
+server.on('error', (error) => {
+  if (error.code === 'EADDRINUSE' || server.triedIpv4) {
+    log.note(`The runner does not listen on port ${settings.port}: ${error.message}`);
+    if (!callsHome) process.exit(1);
+    return;
+  }
+  server.triedIpv4 = true;
+  server.listen(settings.port, '0.0.0.0');
+});
+server.listen({ port: settings.port, host: '::', ipv6Only: false });

@@ -1,0 +1,112 @@
+"""One job of the main thread: /ready, or a function request from event to answer."""
+import os
+from json import dumps
+
+import grid_log
+from grid_context import Context
+from grid_event import Incoming, grid_event
+from grid_failure import Failure, from_raised, one_line
+from grid_http import Answer
+from grid_loader import load
+from grid_result import to_answer
+
+_JSON = ("content-type", "application/json")
+
+
+def answer(settings, request):
+    if request.target.startswith("/fn/"):
+        return _invoke(settings, Incoming(settings, request))
+    return _ready(settings)
+
+
+def _json_answer(status, headers, value):
+    return Answer(status, headers, dumps(value, separators=(",", ":")).encode("ascii"))
+
+
+def _ready(settings):
+    try:
+        load(settings, grid_log.stack)
+    except SystemExit as leaving:
+        _leave(leaving)
+    except Failure as failure:
+        return _json_answer(503, [_JSON], {"error": failure.kind,
+                                           "message": one_line(failure.message, 4096)})
+    return _json_answer(200, [_JSON], {"status": "ready"})
+
+
+def _leave(leaving):
+    """sys.exit() in user code ends the process, with its exit code."""
+    code = leaving.code
+    if code is None:
+        code = 0
+    elif not isinstance(code, int):
+        grid_log.note(str(code))
+        code = 1
+    import atexit
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        pass
+    grid_log.end()
+    grid_log.flush()
+    os._exit(code & 0xFF)
+
+
+def _event_loop():
+    """The loop that persists between requests: the one that user code knows as its own."""
+    import asyncio
+    policy = asyncio.get_event_loop_policy()
+    try:
+        loop = policy.get_event_loop()
+    except RuntimeError:
+        loop = None
+    if loop is None or loop.is_closed():
+        loop = policy.new_event_loop()
+        policy.set_event_loop(loop)
+    return loop
+
+
+async def _await(awaitable):
+    return await awaitable
+
+
+def _call(handler, event, context):
+    result = handler(event, context)
+    if hasattr(type(result), "__await__"):
+        loop = _event_loop()
+        result = loop.run_until_complete(_await(result))
+    return result
+
+
+def _invoke(settings, incoming):
+    process = os.getpid()
+    grid_log.start(incoming.request_id)
+    try:
+        handler = load(settings, grid_log.stack)
+        if settings.is_lambda:
+            from grid_lambda import lambda_event
+            event = lambda_event(incoming)
+        else:
+            event = grid_event(incoming)
+        context = Context(settings, incoming.request_id, incoming.function_name, incoming.deadline)
+        result = _call(handler, event, context)
+        if os.getpid() != process:  # a fork of the handler returned here: it is not the runner
+            os._exit(0)
+        reply = to_answer(result, settings)
+        outcome = "ok"
+    except SystemExit as leaving:
+        _leave(leaving)
+    except BaseException as error:
+        if os.getpid() != process:
+            os._exit(1)
+        failure = from_raised(error)
+        if isinstance(error, Failure):
+            grid_log.note("%s: %s" % (failure.kind, failure.message))
+        else:
+            grid_log.stack(error)
+        reply = _json_answer(failure.status, [_JSON], {"error": failure.kind,
+                                                       "message": one_line(failure.message)})
+        outcome = "error"
+    reply.headers.append(("x-grid-outcome", outcome))
+    grid_log.end()
+    return reply

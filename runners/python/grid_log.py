@@ -1,0 +1,96 @@
+"""The function's log: the marker lines around each request, on both standard streams, and
+the knowledge whether a stream stands inside a line that somebody did not end."""
+import io
+import os
+import sys
+
+_raws = []
+_streams = []
+_running = None
+
+
+class _Raw(io.FileIO):
+    """A file descriptor that remembers how its last output ended."""
+
+    open_line = False
+
+    def write(self, data):
+        count = super().write(data)
+        if count:
+            self.open_line = bytes(memoryview(data)[count - 1:count]) != b"\n"
+        return count
+
+
+def open_streams():
+    """Replaces sys.stdout and sys.stderr; called before any user code runs."""
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        raw = _Raw(fd, "w", closefd=False)
+        stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8",
+                                  errors="backslashreplace", line_buffering=True)
+        stream.mode = "w"
+        _raws.append(raw)
+        _streams.append(stream)
+        setattr(sys, name, stream)
+        setattr(sys, "__%s__" % name, stream)
+
+
+def flush():
+    """Flushes what user code may have put in place of the streams, and the streams."""
+    for stream in (sys.stdout, sys.stderr, *_streams):
+        try:
+            stream.flush()
+        except BaseException:
+            pass  # closed, replaced by something odd, or in the middle of a write
+
+
+def _line(index, text):
+    data = text.encode("utf-8", "backslashreplace") + b"\n"
+    raw = _raws[index]
+    if raw.open_line:
+        data = b"\n" + data
+    raw.open_line = False
+    try:
+        while data:
+            data = data[os.write(index + 1, data):]
+    except OSError:
+        pass  # nobody reads the log; the answer matters more
+
+
+def start(request_id):
+    global _running
+    flush()
+    _running = request_id
+    for index in (0, 1):
+        _line(index, "\x1eGRID START " + request_id)
+
+
+def end():
+    global _running
+    if _running is None:
+        return
+    request_id, _running = _running, None
+    flush()
+    for index in (0, 1):
+        _line(index, "\x1eGRID END " + request_id)
+
+
+def note(text):
+    """A line of the runner itself on standard error."""
+    if _streams:
+        flush()
+        _line(1, text)
+
+
+def stack(error):
+    """A raised exception with its stack, without the runner's own frames."""
+    import traceback
+    try:
+        tb = error.__traceback__
+        own = os.path.dirname(os.path.abspath(__file__)) + os.sep + "grid_"
+        while tb is not None and tb.tb_frame.f_code.co_filename.startswith(own):
+            tb = tb.tb_next
+        lines = traceback.format_exception(type(error), error, tb)
+        text = "".join(lines)
+    except Exception:
+        text = "%s: an exception that cannot be shown" % type(error).__name__
+    note(text.rstrip("\n"))
