@@ -31,11 +31,7 @@ pub(crate) async fn run(
     driver: mpsc::Sender<Command>,
     deployment: Deployment,
 ) -> Outcome {
-    let run = Run {
-        context,
-        driver,
-        deployment: Arc::new(deployment),
-    };
+    let run = Run { context, driver, deployment: Arc::new(deployment) };
     let (service, id) = (run.deployment.service, run.deployment.id);
     let outcome = run.to_live().await;
     match outcome {
@@ -49,10 +45,7 @@ pub(crate) async fn run(
         }
         Err(error) => {
             tracing::info!(%service, deployment = %id, %error, "the deployment failed");
-            match run
-                .record(Phase::Failed, vec![], Some(error.to_string()))
-                .await
-            {
+            match run.record(Phase::Failed, vec![], Some(error.to_string())).await {
                 Ok(()) => Outcome::Settled,
                 Err(_) => Outcome::Interrupted,
             }
@@ -81,11 +74,7 @@ impl Run {
         // Until here nothing has changed for the public. The candidate is kept alive beyond the
         // switch, which makes it an ordinary replica.
         let (service, id) = (self.deployment.service, self.deployment.id);
-        let before = self
-            .context
-            .store
-            .activate_deployment(service, id, Timestamp::now())
-            .await?;
+        let before = self.context.store.activate_deployment(service, id, Timestamp::now()).await?;
         tracing::debug!(%service, deployment = %id, ?before, "switched");
         drop(candidate);
         Ok(())
@@ -106,20 +95,14 @@ impl Run {
     async fn start_candidate(&self) -> Result<Candidate> {
         // Launched, then Ready or Failed: there is room for all of them.
         let (progress, receiver) = mpsc::channel(4);
-        let command = Command::StartCandidate {
-            deployment: self.deployment.clone(),
-            progress,
-        };
+        let command = Command::StartCandidate { deployment: self.deployment.clone(), progress };
         self.driver.send(command).await.map_err(|_| gone())?;
         Ok(Candidate { progress: receiver })
     }
 
     async fn record(&self, phase: Phase, lines: Vec<LogLine>, error: Option<String>) -> Result<()> {
         let (service, id) = (self.deployment.service, self.deployment.id);
-        self.context
-            .store
-            .record_phase(service, id, phase, Timestamp::now(), lines, error)
-            .await
+        self.context.store.record_phase(service, id, phase, Timestamp::now(), lines, error).await
     }
 }
 
@@ -148,8 +131,5 @@ fn gone() -> Error {
 
 fn log_line(mut line: String) -> LogLine {
     truncate(&mut line, limits::MESSAGE_CHARS);
-    LogLine {
-        at: Timestamp::now(),
-        line,
-    }
+    LogLine { at: Timestamp::now(), line }
 }

@@ -3,7 +3,7 @@
 
 pub mod docker;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -155,8 +155,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Removes a container, ended or not; one that is gone is no error.
     async fn remove(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()>;
 
-    /// How a container ended; none while it runs, or when it is gone.
-    async fn exit(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<Option<Exit>>;
+    /// How a container ended, if it does within the time; none when it still runs, or is gone.
+    async fn exit(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        within: Duration,
+    ) -> Result<Option<Exit>>;
 
     /// The newest lines of a container's output, oldest first.
     async fn output(

@@ -94,10 +94,6 @@ impl Error {
         path: &std::path::Path,
     ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.display().to_string();
-        move |source| Error::File {
-            operation,
-            path,
-            source,
-        }
+        move |source| Error::File { operation, path, source }
     }
 }

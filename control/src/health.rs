@@ -48,8 +48,7 @@ impl Default for Health {
 impl Health {
     /// Says how a dependency is: `None` is well. Tells whether that is news.
     pub fn set(&self, dependency: Dependency, problem: Option<String>) -> bool {
-        self.0
-            .send_if_modified(|state| state.insert(dependency, problem.clone()) != Some(problem))
+        self.0.send_if_modified(|state| state.insert(dependency, problem.clone()) != Some(problem))
     }
 
     /// How everything is now.

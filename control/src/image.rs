@@ -37,12 +37,7 @@ pub struct Images {
 impl Images {
     /// Nothing is built yet.
     pub fn new(engine: Arc<dyn Engine>, instance: InstanceId, runtimes: Runtimes) -> Self {
-        Self {
-            engine,
-            instance,
-            runtimes,
-            runners: Mutex::default(),
-        }
+        Self { engine, instance, runtimes, runners: Mutex::default() }
     }
 
     /// The name of a deployment's image.
@@ -76,31 +71,17 @@ impl Images {
     ) -> Result<()> {
         let name = &deployment.function.runtime;
         let runtime = self.runtimes.get(name).ok_or_else(|| {
-            Error::Deployment(format!(
-                "The runtime {name} is not configured on this platform."
-            ))
+            Error::Deployment(format!("The runtime {name} is not configured on this platform."))
         })?;
         let runner = self.runner(runtime).await?;
         let mut context = Context::default();
         context.add(Path::new("Dockerfile"), runtime.template.as_bytes());
         for file in &runtime.code_files {
-            context.add(
-                &Path::new("function").join(file),
-                deployment.function.code.as_bytes(),
-            );
+            context.add(&Path::new("function").join(file), deployment.function.code.as_bytes());
         }
         let args = BTreeMap::from([("RUNNER".to_owned(), runner)]);
         let labels = labels(&self.instance, deployment.service, deployment.id, None);
-        self.engine
-            .build(
-                &self.tag(deployment),
-                context.finish()?,
-                args,
-                labels,
-                false,
-                line,
-            )
-            .await
+        self.engine.build(&self.tag(deployment), context.finish()?, args, labels, false, line).await
     }
 
     /// The runner layer of a runtime, built when this content of it does not exist yet.
@@ -116,32 +97,22 @@ impl Images {
         let context = tokio::task::spawn_blocking(move || runner_context(&dir))
             .await
             .map_err(|e| Error::Deployment(format!("reading the runner failed: {e}")))??;
-        let tag = format!(
-            "grid/runner-{}:{}",
-            runtime.name,
-            fingerprint(&base_id, &context)
-        );
+        let tag = format!("grid/runner-{}:{}", runtime.name, fingerprint(&base_id, &context));
         if self.engine.image_id(&tag).await?.is_none() {
             tracing::info!(runtime = %runtime.name, %base, "building the runner layer");
             let args = BTreeMap::from([("BASE".to_owned(), base)]);
             let labels = Labels::from([(label::MANAGED.to_owned(), "true".to_owned())]);
             let mut output = |line: String| tracing::debug!(runtime = %runtime.name, "{line}");
-            self.engine
-                .build(&tag, context, args, labels, true, &mut output)
-                .await?;
+            self.engine.build(&tag, context, args, labels, true, &mut output).await?;
         }
-        self.runners
-            .lock()
-            .insert(runtime.name.clone(), tag.clone());
+        self.runners.lock().insert(runtime.name.clone(), tag.clone());
         Ok(tag)
     }
 
     /// The first of the runtime's base images that is here, else the first that can be had.
     async fn base(&self, runtime: &Runtime) -> Result<(String, String)> {
-        let candidates: Vec<_> = std::iter::once(&runtime.base)
-            .chain(&runtime.fallbacks)
-            .cloned()
-            .collect();
+        let candidates: Vec<_> =
+            std::iter::once(&runtime.base).chain(&runtime.fallbacks).cloned().collect();
         for image in &candidates {
             if let Some(id) = self.engine.image_id(image).await? {
                 return Ok((image.clone(), id));
@@ -159,10 +130,7 @@ impl Images {
                 Err(_) => tracing::info!(%image, "not pulled within {} s", PULL.as_secs()),
             }
         }
-        Err(Error::NotFound {
-            what: "base image",
-            id: candidates.join(" or "),
-        })
+        Err(Error::NotFound { what: "base image", id: candidates.join(" or ") })
     }
 }
 
@@ -187,9 +155,7 @@ impl Context {
                 .append_data(&mut header, &path, content.as_slice())
                 .map_err(Error::file("pack", &path))?;
         }
-        let packed = archive
-            .into_inner()
-            .map_err(Error::file("pack", Path::new("context")))?;
+        let packed = archive.into_inner().map_err(Error::file("pack", Path::new("context")))?;
         Ok(packed.into())
     }
 }
@@ -219,12 +185,6 @@ fn runner_context(dir: &Path) -> Result<Bytes> {
 }
 
 fn fingerprint(base_id: &str, context: &[u8]) -> String {
-    let digest = Sha256::new()
-        .chain_update(base_id)
-        .chain_update(context)
-        .finalize();
-    digest[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = Sha256::new().chain_update(base_id).chain_update(context).finalize();
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }

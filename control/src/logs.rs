@@ -70,11 +70,7 @@ pub struct Logs {
 impl Logs {
     /// Lines of removed containers are kept under `dir`.
     pub fn new(engine: Arc<dyn Engine>, instance: InstanceId, dir: PathBuf) -> Self {
-        Self {
-            engine,
-            instance,
-            dir,
-        }
+        Self { engine, instance, dir }
     }
 
     /// Lines of one service, newest last.
@@ -106,10 +102,7 @@ impl Logs {
         replica: &ReplicaId,
         why: Option<String>,
     ) -> Result<()> {
-        let output = self
-            .engine
-            .output(&self.instance, replica, KEPT_LINES)
-            .await?;
+        let output = self.engine.output(&self.instance, replica, KEPT_LINES).await?;
         let mut entries = attribute(replica, output);
         entries.extend(why.map(|line| LogEntry {
             at: Timestamp::now(),
@@ -118,11 +111,7 @@ impl Logs {
             request_id: None,
             line,
         }));
-        if entries.is_empty() {
-            Ok(())
-        } else {
-            self.append(service, &entries).await
-        }
+        if entries.is_empty() { Ok(()) } else { self.append(service, &entries).await }
     }
 
     /// Removes everything that was kept of a service.
@@ -144,22 +133,11 @@ impl Logs {
     async fn running(&self, service: ServiceId, query: &LogQuery) -> Result<Vec<LogEntry>> {
         // With a filter the lines may be anywhere; without one, marks and the lines of other
         // containers take part of the tail.
-        let tail = if query.request_id.is_some() {
-            usize::MAX
-        } else {
-            query.tail * 3 + 100
-        };
+        let tail = if query.request_id.is_some() { usize::MAX } else { query.tail * 3 + 100 };
         let mut entries = Vec::new();
-        for container in self
-            .engine
-            .containers(&self.instance, Some(service))
-            .await?
-        {
+        for container in self.engine.containers(&self.instance, Some(service)).await? {
             let tail = tail.min(100_000);
-            let output = self
-                .engine
-                .output(&self.instance, &container.replica, tail)
-                .await?;
+            let output = self.engine.output(&self.instance, &container.replica, tail).await?;
             entries.extend(attribute(&container.replica, output));
         }
         Ok(entries)
@@ -181,14 +159,10 @@ impl Logs {
     }
 
     async fn append(&self, service: ServiceId, entries: &[LogEntry]) -> Result<()> {
-        fs::create_dir_all(&self.dir)
-            .await
-            .map_err(Error::file("create", &self.dir))?;
+        fs::create_dir_all(&self.dir).await.map_err(Error::file("create", &self.dir))?;
         let [older, newer] = self.files(service);
         if size(&newer).await > limits::KEPT_LOG_BYTES {
-            fs::rename(&newer, &older)
-                .await
-                .map_err(Error::file("rename", &newer))?;
+            fs::rename(&newer, &older).await.map_err(Error::file("rename", &newer))?;
         }
         let mut text = String::new();
         for entry in entries {
@@ -201,25 +175,18 @@ impl Logs {
             .open(&newer)
             .await
             .map_err(Error::file("open", &newer))?;
-        file.write_all(text.as_bytes())
-            .await
-            .map_err(Error::file("write", &newer))?;
+        file.write_all(text.as_bytes()).await.map_err(Error::file("write", &newer))?;
         file.flush().await.map_err(Error::file("write", &newer))
     }
 
     /// Older lines first.
     fn files(&self, service: ServiceId) -> [PathBuf; 2] {
-        [
-            self.dir.join(format!("{service}.1.jsonl")),
-            self.dir.join(format!("{service}.jsonl")),
-        ]
+        [self.dir.join(format!("{service}.1.jsonl")), self.dir.join(format!("{service}.jsonl"))]
     }
 }
 
 async fn size(path: &Path) -> u64 {
-    fs::metadata(path)
-        .await
-        .map_or(0, |metadata| metadata.len())
+    fs::metadata(path).await.map_or(0, |metadata| metadata.len())
 }
 
 /// Gives each line the request between whose marks it stands. The two streams are read by the
@@ -227,12 +194,7 @@ async fn size(path: &Path) -> u64 {
 fn attribute(replica: &ReplicaId, output: Vec<OutputLine>) -> Vec<LogEntry> {
     let mut current: [Option<String>; 2] = [None, None];
     let mut entries = Vec::with_capacity(output.len());
-    for OutputLine {
-        at,
-        stderr,
-        mut line,
-    } in output
-    {
+    for OutputLine { at, stderr, mut line } in output {
         let request = &mut current[usize::from(stderr)];
         if let Some(id) = line.strip_prefix(START_MARK) {
             *request = Some(id.to_owned());
@@ -240,19 +202,9 @@ fn attribute(replica: &ReplicaId, output: Vec<OutputLine>) -> Vec<LogEntry> {
             *request = None;
         } else {
             truncate(&mut line, limits::MESSAGE_CHARS * 4);
-            let stream = if stderr {
-                LogStream::Stderr
-            } else {
-                LogStream::Stdout
-            };
+            let stream = if stderr { LogStream::Stderr } else { LogStream::Stdout };
             let request_id = request.clone();
-            entries.push(LogEntry {
-                at,
-                stream,
-                replica: replica.clone(),
-                request_id,
-                line,
-            });
+            entries.push(LogEntry { at, stream, replica: replica.clone(), request_id, line });
         }
     }
     entries
@@ -291,10 +243,8 @@ mod tests {
                 line(false, "between"),
             ],
         );
-        let seen: Vec<_> = entries
-            .iter()
-            .map(|e| (e.request_id.as_deref(), e.line.as_str()))
-            .collect();
+        let seen: Vec<_> =
+            entries.iter().map(|e| (e.request_id.as_deref(), e.line.as_str())).collect();
         assert_eq!(
             seen,
             [

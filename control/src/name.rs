@@ -233,13 +233,8 @@ fn dns_label(text: &str) -> Result<(), InvalidName> {
     if text.is_empty() || text.len() > 63 {
         return Err(InvalidName::new("Must have 1 to 63 characters."));
     }
-    if !text
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    {
-        return Err(InvalidName::new(
-            "Use lower-case letters a-z, digits and hyphens only.",
-        ));
+    if !text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+        return Err(InvalidName::new("Use lower-case letters a-z, digits and hyphens only."));
     }
     if text.starts_with('-') || text.ends_with('-') {
         return Err(InvalidName::new("Must not start or end with a hyphen."));
@@ -255,17 +250,7 @@ mod tests {
 
     #[test]
     fn names_with_slashes_dots_upper_case_or_unicode_are_refused() {
-        for bad in [
-            "",
-            "a/b",
-            "a.b",
-            "Hello",
-            "héllo",
-            "-a",
-            "a b",
-            "a\n",
-            &"a".repeat(64),
-        ] {
+        for bad in ["", "a/b", "a.b", "Hello", "héllo", "-a", "a b", "a\n", &"a".repeat(64)] {
             assert!(FunctionName::parse(bad).is_err(), "{bad:?}");
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
         }
@@ -284,12 +269,7 @@ mod tests {
 
     #[test]
     fn handlers_are_a_name_or_module_and_name() {
-        for good in [
-            "handler",
-            "index.handler",
-            "_x.$y",
-            "lambda_function.lambda_handler",
-        ] {
+        for good in ["handler", "index.handler", "_x.$y", "lambda_function.lambda_handler"] {
             assert!(HandlerName::parse(good).is_ok(), "{good:?}");
         }
         for bad in ["", ".", "a.", ".b", "a.b.c", "1a", "a b", "a-b", "a/b.c"] {

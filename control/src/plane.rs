@@ -74,12 +74,8 @@ pub struct Context {
 /// Runs the control plane until `stop` turns true. Containers keep running then: the next process
 /// adopts them.
 pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
-    let mut plane = Plane {
-        context,
-        drivers: HashMap::new(),
-        engine_up: false,
-        tasks: JoinSet::new(),
-    };
+    let mut plane =
+        Plane { context, drivers: HashMap::new(), engine_up: false, tasks: JoinSet::new() };
     tokio::select! {
         () = plane.follow() => {}
         _ = stop.wait_for(|stop| *stop) => {}
@@ -151,21 +147,11 @@ impl Plane {
             by_service.entry(*service).or_default();
         }
         for container in containers {
-            by_service
-                .entry(container.service)
-                .or_default()
-                .push(container);
+            by_service.entry(container.service).or_default().push(container);
         }
         self.engine_up = true;
         for (service, containers) in by_service {
-            self.tell(
-                service,
-                Command::EngineUp {
-                    containers,
-                    listed_at,
-                },
-            )
-            .await;
+            self.tell(service, Command::EngineUp { containers, listed_at }).await;
         }
         self.context.health.set(Dependency::Engine, None);
     }
@@ -203,11 +189,7 @@ impl Plane {
 
     /// The driver of a service; a new one when there is none, or when it has just ended.
     fn driver(&mut self, service: ServiceId) -> &mpsc::Sender<Command> {
-        if self
-            .drivers
-            .get(&service)
-            .is_none_or(mpsc::Sender::is_closed)
-        {
+        if self.drivers.get(&service).is_none_or(mpsc::Sender::is_closed) {
             let (sender, inbox) = mpsc::channel(INBOX);
             self.tasks.spawn(scaler::drive(
                 self.context.clone(),
@@ -229,11 +211,7 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
         match look_at_engine(&context).await {
             Ok((mut events, containers, listed_at)) => {
                 tracing::info!(containers = containers.len(), "Docker Engine answers");
-                if news
-                    .send(News::EngineUp(containers, listed_at))
-                    .await
-                    .is_err()
-                {
+                if news.send(News::EngineUp(containers, listed_at)).await.is_err() {
                     return;
                 }
                 context.images.prepare(&context.health).await;
@@ -251,10 +229,7 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
                     ),
                     _ => error.to_string(),
                 };
-                if context
-                    .health
-                    .set(Dependency::Engine, Some(problem.clone()))
-                {
+                if context.health.set(Dependency::Engine, Some(problem.clone())) {
                     tracing::warn!("{problem}");
                     if news.send(News::EngineDown).await.is_err() {
                         return;
@@ -266,11 +241,7 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
     }
 }
 
-type Look = (
-    futures_util::stream::BoxStream<'static, EngineEvent>,
-    Vec<Container>,
-    Instant,
-);
+type Look = (futures_util::stream::BoxStream<'static, EngineEvent>, Vec<Container>, Instant);
 
 async fn look_at_engine(context: &Context) -> Result<Look> {
     context.engine.ping().await?;

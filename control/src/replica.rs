@@ -74,47 +74,43 @@ pub enum Action {
     TellFailed(String),
     /// Ask the edge to give it no more requests.
     Drain,
-    /// Keep its output, end it and remove it. The text says why, when that is worth a line in the
-    /// function's log.
-    Remove(Option<String>),
+    /// Keep its output, end it and remove it.
+    Remove(Removal),
     /// Forget it: nothing of it is left.
     Forget,
+}
+
+/// Why a container is removed: what the function's log says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is not needed any more: nothing.
+    Ordinary,
+    /// Its process ended, or is ending: how it did, else this text.
+    Ended(String),
+    /// It has to be killed: this text.
+    Killed(String),
 }
 
 impl Machine {
     /// A container that is about to be started. A retired one has `drain_within` to finish its
     /// request.
     pub fn launching(drain_within: Duration) -> Self {
-        Self {
-            state: State::Launching,
-            drain_within,
-        }
+        Self { state: State::Launching, drain_within }
     }
 
     /// A container that was found running; it has `limits::START` to call.
     pub fn found(now: Instant, drain_within: Duration) -> Self {
-        Self {
-            state: State::Waiting {
-                until: now + limits::START,
-            },
-            drain_within,
-        }
+        Self { state: State::Waiting { until: now + limits::START }, drain_within }
     }
 
     /// A container that was found and is of no use.
     pub fn useless(drain_within: Duration) -> Self {
-        Self {
-            state: State::Removing { again: None },
-            drain_within,
-        }
+        Self { state: State::Removing { again: None }, drain_within }
     }
 
     /// Whether it serves, or will when it is ready: it counts as capacity.
     pub fn counts(&self) -> bool {
-        matches!(
-            self.state,
-            State::Launching | State::Waiting { .. } | State::Serving
-        )
+        matches!(self.state, State::Launching | State::Waiting { .. } | State::Serving)
     }
 
     /// Whether it can serve now.
@@ -124,10 +120,7 @@ impl Machine {
 
     /// Whether its container should exist in the engine.
     pub fn is_launched(&self) -> bool {
-        matches!(
-            self.state,
-            State::Waiting { .. } | State::Serving | State::Draining { .. }
-        )
+        matches!(self.state, State::Waiting { .. } | State::Serving | State::Draining { .. })
     }
 
     /// When a `Tick` will change something, at the earliest.
@@ -143,24 +136,24 @@ impl Machine {
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match (self.state, event) {
             (State::Launching, Event::Launched) => {
-                self.state = State::Waiting {
-                    until: now + limits::START,
-                };
+                self.state = State::Waiting { until: now + limits::START };
                 vec![Action::TellLaunched]
             }
             (State::Launching, Event::Retire) => {
                 self.state = State::Doomed;
                 vec![]
             }
-            (State::Launching, Event::LaunchFailed(reason)) => self.fail(reason, false),
-            (State::Doomed, Event::Launched | Event::LaunchFailed(_)) => self.remove(None),
+            (State::Launching, Event::LaunchFailed(reason)) => self.fail(reason, Removal::Ordinary),
+            (State::Doomed, Event::Launched | Event::LaunchFailed(_)) => {
+                self.remove(Removal::Ordinary)
+            }
 
             (State::Waiting { .. }, Event::Seen(Seen::Ready | Seen::Idle)) => {
                 self.state = State::Serving;
                 vec![Action::TellReady]
             }
             (State::Waiting { .. }, Event::Seen(Seen::Unloadable { message })) => {
-                self.fail(message, true)
+                self.fail(message.clone(), Removal::Killed(message))
             }
             (State::Waiting { .. }, Event::Seen(Seen::Gone { cause })) => {
                 let reason = match cause {
@@ -173,55 +166,47 @@ impl Machine {
                         other.as_str()
                     ),
                 };
-                self.fail(reason, true)
+                self.fail(reason, removal(cause))
             }
             (State::Waiting { .. }, Event::Exited) => self.fail(
                 "The function's process ended while it loaded.".to_owned(),
-                true,
+                removal(GoneCause::Closed),
             ),
-            (State::Waiting { until }, Event::Tick) if now >= until => self.fail(
-                format!(
+            (State::Waiting { until }, Event::Tick) if now >= until => {
+                let reason = format!(
                     "The container did not call home within {} s.",
                     limits::START.as_secs()
-                ),
-                true,
-            ),
-            (State::Waiting { .. }, Event::Retire) => self.remove(None),
+                );
+                self.fail(reason.clone(), Removal::Killed(reason))
+            }
+            (State::Waiting { .. }, Event::Retire) => self.remove(Removal::Ordinary),
 
-            (State::Serving, Event::Seen(Seen::Gone { cause })) => {
-                self.remove(Some(cause.as_str().to_owned()))
-            }
-            (State::Serving, Event::Exited) => {
-                self.remove(Some(GoneCause::Closed.as_str().to_owned()))
-            }
+            (State::Serving, Event::Seen(Seen::Gone { cause })) => self.remove(removal(cause)),
+            (State::Serving, Event::Exited) => self.remove(removal(GoneCause::Closed)),
             (State::Serving, Event::Retire) => {
-                self.state = State::Draining {
-                    until: now + self.drain_within,
-                };
+                self.state = State::Draining { until: now + self.drain_within };
                 vec![Action::Drain]
             }
 
             (State::Draining { .. }, Event::Seen(Seen::Gone { cause })) => {
-                let ordinary = cause == GoneCause::Drained;
-                self.remove((!ordinary).then(|| cause.as_str().to_owned()))
+                self.remove(removal(cause))
             }
-            (State::Draining { .. }, Event::Exited) => self.remove(None),
-            (State::Draining { until }, Event::Tick) if now >= until => self.remove(Some(
-                "it did not finish its last request in time".to_owned(),
-            )),
+            (State::Draining { .. }, Event::Exited) => self.remove(Removal::Ordinary),
+            (State::Draining { until }, Event::Tick) if now >= until => {
+                let reason = "it did not finish its last request in time";
+                self.remove(Removal::Killed(reason.to_owned()))
+            }
 
             (State::Removing { .. }, Event::Removed) => {
                 self.state = State::Gone;
                 vec![Action::Forget]
             }
             (State::Removing { .. }, Event::RemoveFailed) => {
-                self.state = State::Removing {
-                    again: Some(now + REMOVE_AGAIN),
-                };
+                self.state = State::Removing { again: Some(now + REMOVE_AGAIN) };
                 vec![]
             }
             (State::Removing { again: Some(again) }, Event::Tick) if now >= again => {
-                self.remove(None)
+                self.remove(Removal::Ordinary)
             }
 
             // Everything else is an echo of something that is settled already.
@@ -232,20 +217,28 @@ impl Machine {
     /// What has to be done first with a container that was found useless.
     pub fn begin(&self) -> Vec<Action> {
         match self.state {
-            State::Removing { .. } => vec![Action::Remove(None)],
+            State::Removing { .. } => vec![Action::Remove(Removal::Ordinary)],
             _ => vec![],
         }
     }
 
-    fn fail(&mut self, reason: String, worth_a_line: bool) -> Vec<Action> {
-        let mut actions = vec![Action::TellFailed(reason.clone())];
-        actions.extend(self.remove(worth_a_line.then_some(reason)));
+    fn fail(&mut self, reason: String, removal: Removal) -> Vec<Action> {
+        let mut actions = vec![Action::TellFailed(reason)];
+        actions.extend(self.remove(removal));
         actions
     }
 
-    fn remove(&mut self, why: Option<String>) -> Vec<Action> {
+    fn remove(&mut self, removal: Removal) -> Vec<Action> {
         self.state = State::Removing { again: None };
-        vec![Action::Remove(why)]
+        vec![Action::Remove(removal)]
+    }
+}
+
+fn removal(cause: GoneCause) -> Removal {
+    match cause {
+        GoneCause::Drained => Removal::Ordinary,
+        GoneCause::Closed => Removal::Ended(cause.as_str().to_owned()),
+        other => Removal::Killed(other.as_str().to_owned()),
     }
 }
 
@@ -261,15 +254,9 @@ mod tests {
             Just(Event::LaunchFailed("no".to_owned())),
             Just(Event::Seen(Seen::Ready)),
             Just(Event::Seen(Seen::Idle)),
-            Just(Event::Seen(Seen::Unloadable {
-                message: "bad".to_owned()
-            })),
-            Just(Event::Seen(Seen::Gone {
-                cause: GoneCause::Drained
-            })),
-            Just(Event::Seen(Seen::Gone {
-                cause: GoneCause::TimedOut
-            })),
+            Just(Event::Seen(Seen::Unloadable { message: "bad".to_owned() })),
+            Just(Event::Seen(Seen::Gone { cause: GoneCause::Drained })),
+            Just(Event::Seen(Seen::Gone { cause: GoneCause::TimedOut })),
             Just(Event::Exited),
             Just(Event::Retire),
             Just(Event::Tick),
@@ -279,10 +266,7 @@ mod tests {
     }
 
     fn removals(actions: &[Action]) -> usize {
-        actions
-            .iter()
-            .filter(|action| matches!(action, Action::Remove(_)))
-            .count()
+        actions.iter().filter(|action| matches!(action, Action::Remove(_))).count()
     }
 
     proptest! {
@@ -352,18 +336,10 @@ mod tests {
         let mut machine = Machine::launching(Duration::ZERO);
         assert_eq!(machine.on(Event::Launched, now), [Action::TellLaunched]);
         let message = "SyntaxError: Unexpected end of input (index.js:1)".to_owned();
-        let actions = machine.on(
-            Event::Seen(Seen::Unloadable {
-                message: message.clone(),
-            }),
-            now,
-        );
+        let actions = machine.on(Event::Seen(Seen::Unloadable { message: message.clone() }), now);
         assert_eq!(
             actions,
-            [
-                Action::TellFailed(message.clone()),
-                Action::Remove(Some(message))
-            ]
+            [Action::TellFailed(message.clone()), Action::Remove(Removal::Killed(message))]
         );
     }
 }

@@ -41,13 +41,9 @@ impl RunDir {
     /// `File`.
     pub async fn create(&self, replica: &ReplicaId) -> Result<()> {
         let dir = self.replica(replica);
-        fs::create_dir_all(&dir)
-            .await
-            .map_err(Error::file("create", &dir))?;
+        fs::create_dir_all(&dir).await.map_err(Error::file("create", &dir))?;
         let mode = Permissions::from_mode(0o755);
-        fs::set_permissions(&dir, mode)
-            .await
-            .map_err(Error::file("set mode of", &dir))
+        fs::set_permissions(&dir, mode).await.map_err(Error::file("set mode of", &dir))
     }
 
     /// Removes a replica's directory; one that is gone is no error.
@@ -63,21 +59,10 @@ impl RunDir {
     /// # Errors
     /// `File`.
     pub async fn sweep(&self, known: &HashSet<ReplicaId>) -> Result<()> {
-        fs::create_dir_all(&self.0)
-            .await
-            .map_err(Error::file("create", &self.0))?;
-        let mut entries = fs::read_dir(&self.0)
-            .await
-            .map_err(Error::file("list", &self.0))?;
-        while let Some(entry) = entries
-            .next_entry()
-            .await
-            .map_err(Error::file("list", &self.0))?
-        {
-            let replica = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| ReplicaId::parse(name).ok());
+        fs::create_dir_all(&self.0).await.map_err(Error::file("create", &self.0))?;
+        let mut entries = fs::read_dir(&self.0).await.map_err(Error::file("list", &self.0))?;
+        while let Some(entry) = entries.next_entry().await.map_err(Error::file("list", &self.0))? {
+            let replica = entry.file_name().to_str().and_then(|name| ReplicaId::parse(name).ok());
             if replica.is_none_or(|replica| !known.contains(&replica)) {
                 remove_tree(&entry.path()).await?;
             }

@@ -30,6 +30,9 @@ use crate::{
     service::{Deployment, Obstacle, Replica, ServiceView, Wish},
 };
 
+/// What a client of a function without any working deployment is told to wait.
+const NO_DEPLOYMENT_RETRY: Duration = Duration::from_secs(10);
+
 /// What a driver is told.
 #[derive(Debug)]
 pub enum Command {
@@ -154,10 +157,7 @@ pub(crate) async fn drive(
 
 impl Driver {
     fn next_deadline(&self) -> Option<Instant> {
-        let ticks = self
-            .replicas
-            .values()
-            .filter_map(|owned| owned.machine.next_tick());
+        let ticks = self.replicas.values().filter_map(|owned| owned.machine.next_tick());
         ticks.chain(self.wait_until).min()
     }
 
@@ -165,19 +165,13 @@ impl Driver {
         match command {
             Command::Look => {}
             Command::EngineDown => self.engine_up = false,
-            Command::EngineUp {
-                containers,
-                listed_at,
-            } => {
+            Command::EngineUp { containers, listed_at } => {
                 self.engine_up = true;
                 self.wait_until = None;
                 self.adopt(containers, listed_at);
             }
             Command::Died(replica) => self.feed(&replica, Event::Exited),
-            Command::StartCandidate {
-                deployment,
-                progress,
-            } => {
+            Command::StartCandidate { deployment, progress } => {
                 self.launch(deployment, Some(progress));
             }
         }
@@ -196,11 +190,7 @@ impl Driver {
                 self.feed(&replica, Event::RemoveFailed);
             }
             Ok(Done::Deployment(id, outcome)) => {
-                if self
-                    .deploying
-                    .as_ref()
-                    .is_some_and(|(current, _)| *current == id)
-                {
+                if self.deploying.as_ref().is_some_and(|(current, _)| *current == id) {
                     self.deploying = None;
                 }
                 match outcome {
@@ -238,8 +228,8 @@ impl Driver {
             return Ok(self.wind_down());
         }
         self.start(&view, &plan).await?;
-        self.tell_obstacle(&view).await?;
         self.continue_deployment(own).await?;
+        self.tell_obstacle(&view).await?;
         Ok(false)
     }
 
@@ -269,11 +259,7 @@ impl Driver {
                 counts: owned.machine.counts(),
                 serves: owned.machine.serves(),
                 candidate: owned.candidate.as_ref().is_some_and(|tx| !tx.is_closed()),
-                seen: view
-                    .replicas
-                    .iter()
-                    .find(|r| r.id == *id)
-                    .and_then(|r| r.seen.clone()),
+                seen: view.replicas.iter().find(|r| r.id == *id).and_then(|r| r.seen.clone()),
             })
             .collect()
     }
@@ -286,12 +272,7 @@ impl Driver {
             return Ok(());
         }
         if self.live.as_ref().is_none_or(|cached| cached.id != live) {
-            self.live = self
-                .context
-                .store
-                .deployment(self.service, live)
-                .await?
-                .map(Arc::new);
+            self.live = self.context.store.deployment(self.service, live).await?.map(Arc::new);
             self.failures = 0;
         }
         if let Some(deployment) = self.live.clone() {
@@ -308,18 +289,18 @@ impl Driver {
         let obstacle = if serving {
             None
         } else if !self.engine_up {
-            Some((
-                "The container engine is not available.".to_owned(),
-                limits::ENGINE_RETRY,
-            ))
+            Some(("The container engine is not available.".to_owned(), limits::ENGINE_RETRY))
+        } else if view.route.as_ref().is_some_and(|route| route.live_deployment.is_none())
+            && self.deploying.is_none()
+            && self.wait_until.is_none()
+        {
+            let reason = "No deployment of this function has succeeded yet.";
+            Some((reason.to_owned(), NO_DEPLOYMENT_RETRY))
         } else if self.failures >= 2
             && let Some(until) = self.wait_until
         {
             let wait = until.saturating_duration_since(Instant::now());
-            Some((
-                format!("The function does not start: {}", self.last_failure),
-                wait,
-            ))
+            Some((format!("The function does not start: {}", self.last_failure), wait))
         } else {
             None
         };
@@ -341,10 +322,7 @@ impl Driver {
             message,
             retry_at: Timestamp::now() + wait.max(limits::ENGINE_RETRY),
         });
-        self.context
-            .store
-            .set_obstacle(self.service, obstacle)
-            .await
+        self.context.store.set_obstacle(self.service, obstacle).await
     }
 
     async fn continue_deployment(&mut self, own: &mpsc::WeakSender<Command>) -> Result<()> {
@@ -352,12 +330,7 @@ impl Driver {
             return Ok(());
         }
         let now = Timestamp::now();
-        let Some(deployment) = self
-            .context
-            .store
-            .claim_deployment(self.service, now)
-            .await?
-        else {
+        let Some(deployment) = self.context.store.claim_deployment(self.service, now).await? else {
             return Ok(());
         };
         let Some(own) = own.upgrade() else {
@@ -365,9 +338,7 @@ impl Driver {
         };
         let id = deployment.id;
         let run = deploy::run(self.context.clone(), own, deployment);
-        let task = self
-            .work
-            .spawn(async move { Done::Deployment(id, run.await) });
+        let task = self.work.spawn(async move { Done::Deployment(id, run.await) });
         self.deploying = Some((id, task));
         Ok(())
     }
@@ -525,10 +496,10 @@ impl Driver {
                         Done::Housekeeping
                     });
                 }
-                Action::Remove(why) => {
+                Action::Remove(removal) => {
                     let (context, service, id) = (self.context.clone(), self.service, id.clone());
                     self.work.spawn(async move {
-                        let outcome = work::remove(&context, service, &id, why).await;
+                        let outcome = work::remove(&context, service, &id, removal).await;
                         Done::Removal(id, outcome)
                     });
                 }

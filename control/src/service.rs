@@ -106,10 +106,7 @@ impl Deployment {
             service,
             function,
             phase: Phase::Queued,
-            phases: vec![PhaseEntry {
-                phase: Phase::Queued,
-                at: now,
-            }],
+            phases: vec![PhaseEntry { phase: Phase::Queued, at: now }],
             log: Vec::new(),
             error: None,
             created_at: now,

@@ -47,7 +47,13 @@ pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
     let (notes, inbox) = mpsc::unbounded_channel();
     let mut reporter = JoinSet::new();
     reporter.spawn(report(edge.store.clone(), inbox));
-    let mut picture = Picture { edge, notes, pools: HashMap::new(), homes: HashMap::new(), tasks: JoinSet::new() };
+    let mut picture = Picture {
+        edge,
+        notes,
+        pools: HashMap::new(),
+        homes: HashMap::new(),
+        tasks: JoinSet::new(),
+    };
     tokio::select! {
         () = picture.keep_up() => {}
         _ = stop.wait_for(|stop| *stop) => {}
@@ -97,7 +103,9 @@ impl Picture {
         if self.edge.health.set(Dependency::Store, problem.clone())
             && let Some(problem) = problem
         {
-            tracing::error!("{problem}; requests go on with what is known, and the store is asked again every second");
+            tracing::error!(
+                "{problem}; requests go on with what is known, and the store is asked again every second"
+            );
         }
     }
 

@@ -84,8 +84,11 @@ pub(crate) fn failure(body: &[u8]) -> (String, String) {
     }
     let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
     let clean = |text: String| {
-        let mut text: String =
-            text.chars().filter(|c| !c.is_control() || *c == '\n').take(limits::MESSAGE_CHARS).collect();
+        let mut text: String = text
+            .chars()
+            .filter(|c| !c.is_control() || *c == '\n')
+            .take(limits::MESSAGE_CHARS)
+            .collect();
         text.truncate(text.trim_end().len());
         text
     };
@@ -197,7 +200,7 @@ fn closed(_: Box<pingora_core::Error>) -> Fault {
 }
 
 fn broken(error: Box<pingora_core::Error>) -> Fault {
-    use pingora_core::ErrorType::{InvalidHTTPHeader, HTTPStatus};
+    use pingora_core::ErrorType::{HTTPStatus, InvalidHTTPHeader};
     match error.etype() {
         InvalidHTTPHeader | HTTPStatus(_) => Fault::Garbled(error.to_string()),
         _ => Fault::Closed,

@@ -150,7 +150,11 @@ impl Gateway {
             () = client_gone(session) => Err(Denial::ClientGone),
         };
         let waited = asked.elapsed();
-        if place.asleep { timing.wake = waited } else { timing.queue = waited }
+        if place.asleep {
+            timing.wake = waited
+        } else {
+            timing.queue = waited
+        }
         turn
     }
 
@@ -193,11 +197,12 @@ impl Gateway {
 
     fn blame(&self, fault: Fault) -> (GoneCause, Denial) {
         match fault {
-            Fault::TimedOut => {
-                (GoneCause::TimedOut, Denial::Timeout(self.bounds.function_timeout))
-            }
+            Fault::TimedOut => (GoneCause::TimedOut, Denial::Timeout(self.bounds.function_timeout)),
             Fault::Closed => (GoneCause::Closed, Denial::Crashed),
-            Fault::Garbled(_) => (GoneCause::Garbled, Denial::InvalidAnswer),
+            Fault::Garbled(reason) => {
+                tracing::info!(reason, "a replica's answer was refused");
+                (GoneCause::Garbled, Denial::InvalidAnswer)
+            }
             Fault::TooLarge => {
                 (GoneCause::Garbled, Denial::AnswerTooLarge(self.bounds.response_bytes))
             }
@@ -215,8 +220,7 @@ impl Gateway {
         let came = session.req_header();
         let path = came.uri.path_and_query().map_or("/", |target| target.as_str());
         let size = came.headers.len() + 8;
-        let mut request =
-            RequestHeader::build(came.method.clone(), path.as_bytes(), Some(size))?;
+        let mut request = RequestHeader::build(came.method.clone(), path.as_bytes(), Some(size))?;
         for (name, value) in &came.headers {
             if exchange::passes_through(name) {
                 request.append_header(name.clone(), value.clone())?;

@@ -27,7 +27,10 @@ pub(crate) enum Denial {
     Obstacle(Obstacle),
     Stopping,
     /// The function's own failure, in the runner's words: kind and message.
-    Function { kind: String, message: String },
+    Function {
+        kind: String,
+        message: String,
+    },
     Crashed,
     InvalidAnswer,
     AnswerTooLarge(usize),
@@ -122,8 +125,10 @@ async fn write(
     timing: &Timing,
 ) -> Result<()> {
     head.insert_header("x-request-id", request_id)?;
-    head.append_header("server-timing", HeaderValue::from_str(&timing.header())
-        .unwrap_or(HeaderValue::from_static("queue")))?;
+    head.append_header(
+        "server-timing",
+        HeaderValue::from_str(&timing.header()).unwrap_or(HeaderValue::from_static("queue")),
+    )?;
     let no_body = session.req_header().method == Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(head)).await?;
     if no_body {
@@ -199,11 +204,15 @@ fn describe(denial: &Denial) -> Option<(u16, &'static str, String)> {
 fn function_failure(kind: &str) -> (u16, &'static str, String) {
     let see_log = "The function's log has the details under this request id.";
     match kind {
-        "load_failed" => (502, "load_failed", format!("The function's module does not load. {see_log}")),
-        "no_handler" => (502, "no_handler", format!("The function has no such handler. {see_log}")),
-        "invalid_result" => {
-            (502, "invalid_response", format!("The function's result is not a valid response. {see_log}"))
+        "load_failed" => {
+            (502, "load_failed", format!("The function's module does not load. {see_log}"))
         }
+        "no_handler" => (502, "no_handler", format!("The function has no such handler. {see_log}")),
+        "invalid_result" => (
+            502,
+            "invalid_response",
+            format!("The function's result is not a valid response. {see_log}"),
+        ),
         "response_too_large" => {
             (502, "response_too_large", "The function's answer is too large.".to_owned())
         }

@@ -59,7 +59,8 @@ impl Table {
     fn remove(&mut self, service: ServiceId, domain: &PublicDomain, function: &FunctionName) {
         let Some(functions) = self.hosts.get_mut(domain.as_str()) else { return };
         // Another service may have taken the address over in the meantime.
-        let owner = |other: &(PublicDomain, FunctionName)| other.0 == *domain && other.1 == *function;
+        let owner =
+            |other: &(PublicDomain, FunctionName)| other.0 == *domain && other.1 == *function;
         if self.by_service.iter().any(|(id, other)| *id != service && owner(other)) {
             return;
         }

@@ -1,6 +1,7 @@
 //! `grid serve`: opens what is needed, puts the parts together, runs them until a signal.
 
 use std::{
+    io::IsTerminal,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -266,7 +267,10 @@ fn log(config: &Config) -> Startup<()> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|e| format!("GRID_LOG: \"{}\" is not a log filter: {e}", config.log))?;
     // Standard output is for the ready line.
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let set = match config.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -2,10 +2,7 @@
 //! second signal ends at once.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::Ordering,
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -34,7 +31,10 @@ impl Signals {
         self.traffic.stopping.store(true, Ordering::Release);
         let running = || self.traffic.running.load(Ordering::Acquire);
         if running() > 0 {
-            tracing::info!(requests = running(), "stopping when these requests have ended; a second signal ends them");
+            tracing::info!(
+                requests = running(),
+                "stopping when these requests have ended; a second signal ends them"
+            );
         }
         while running() > 0 {
             tokio::time::sleep(LOOK).await;

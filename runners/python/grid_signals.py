@@ -23,12 +23,23 @@ def _watch(pipe):
                 _stop(number, None)
 
 
-def _forget():
-    """A forked child is user code's: it ends by signals as any process does."""
+# A forked child is user code's: it ends by signals as any process does. Until its handlers are
+# reset, a signal must not reach it, or it would end its parent through the shared pipe.
+
+def _before_fork():
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, STOPS)
+
+
+def _after_fork_in_parent():
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, STOPS)
+
+
+def _after_fork_in_child():
     _signal.set_wakeup_fd(-1)
     for number in STOPS:
         if _signal.getsignal(number) is _stop:
             _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, STOPS)
 
 
 def install():
@@ -37,5 +48,6 @@ def install():
     for number in STOPS:
         _signal.signal(number, _stop)
     _signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent,
+                        after_in_child=_after_fork_in_child)
     _thread.start_new_thread(_watch, (reading,))

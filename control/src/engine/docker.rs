@@ -42,13 +42,11 @@ impl Docker {
     /// # Errors
     /// `Engine` when `host` is not an address that the client understands.
     pub fn new(host: &str) -> Result<Self> {
-        Client::connect_with_host(host)
-            .map(|client| Self { client })
-            .map_err(|e| Error::Engine {
-                operation: "connect to",
-                subject: host.to_owned(),
-                reason: format!("{e}; set DOCKER_HOST, for example to unix:///var/run/docker.sock"),
-            })
+        Client::connect_with_host(host).map(|client| Self { client }).map_err(|e| Error::Engine {
+            operation: "connect to",
+            subject: host.to_owned(),
+            reason: format!("{e}; set DOCKER_HOST, for example to unix:///var/run/docker.sock"),
+        })
     }
 
     async fn subscribe(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>> {
@@ -103,14 +101,7 @@ fn died(message: &EventMessage) -> Option<EngineEvent> {
 #[async_trait]
 impl Engine for Docker {
     async fn ping(&self) -> Result<()> {
-        call(
-            "ping",
-            "the engine",
-            limits::ENGINE_CALL,
-            self.client.ping(),
-        )
-        .await
-        .map(|_| ())
+        call("ping", "the engine", limits::ENGINE_CALL, self.client.ping()).await.map(|_| ())
     }
 
     async fn image_id(&self, image: &str) -> Result<Option<String>> {
@@ -130,8 +121,7 @@ impl Engine for Docker {
         network: bool,
         line: &mut (dyn FnMut(String) + Send),
     ) -> Result<()> {
-        self.build_image(tag, context, args, labels, network, line)
-            .await
+        self.build_image(tag, context, args, labels, network, line).await
     }
 
     async fn images(
@@ -158,8 +148,13 @@ impl Engine for Docker {
         self.remove_container(instance, replica).await
     }
 
-    async fn exit(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<Option<Exit>> {
-        self.inspect_exit(instance, replica).await
+    async fn exit(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        within: Duration,
+    ) -> Result<Option<Exit>> {
+        self.await_exit(instance, replica, within).await
     }
 
     async fn output(
@@ -210,9 +205,7 @@ async fn call_unless_gone<T>(
     let outcome = async {
         match future.await {
             Ok(value) => Ok(Some(value)),
-            Err(ClientError::DockerResponseServerError {
-                status_code: 404, ..
-            }) => Ok(None),
+            Err(ClientError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     };
@@ -221,20 +214,13 @@ async fn call_unless_gone<T>(
 
 fn failure(operation: &'static str, subject: &str, error: ClientError) -> Error {
     match error {
-        ClientError::DockerResponseServerError { message, .. } => Error::Engine {
-            operation,
-            subject: subject.to_owned(),
-            reason: message,
-        },
-        ClientError::DockerStreamError { error } => Error::Engine {
-            operation,
-            subject: subject.to_owned(),
-            reason: error,
-        },
-        other => Error::EngineAway {
-            operation,
-            reason: chain(&other),
-        },
+        ClientError::DockerResponseServerError { message, .. } => {
+            Error::Engine { operation, subject: subject.to_owned(), reason: message }
+        }
+        ClientError::DockerStreamError { error } => {
+            Error::Engine { operation, subject: subject.to_owned(), reason: error }
+        }
+        other => Error::EngineAway { operation, reason: chain(&other) },
     }
 }
 

@@ -33,26 +33,18 @@ pub(super) struct Plan {
 pub(super) fn plan(view: &ServiceView, standing: &[Standing], may_start: bool) -> Plan {
     let counting = standing.iter().filter(|replica| replica.counts);
     let Some(route) = &view.route else {
-        return Plan {
-            start: 0,
-            retire: counting.map(|replica| replica.id.clone()).collect(),
-        };
+        return Plan { start: 0, retire: counting.map(|replica| replica.id.clone()).collect() };
     };
     let (mut current, others): (Vec<_>, Vec<_>) =
         counting.partition(|replica| Some(replica.deployment) == route.live_deployment);
-    let mut retire: Vec<_> = others
-        .iter()
-        .filter(|replica| !replica.candidate)
-        .map(|r| r.id.clone())
-        .collect();
+    let mut retire: Vec<_> =
+        others.iter().filter(|replica| !replica.candidate).map(|r| r.id.clone()).collect();
     if route.live_deployment.is_none() {
         return Plan { start: 0, retire };
     }
 
     let max = route.max_replicas as usize;
-    let wanted = (view.demand as usize)
-        .max(route.min_replicas as usize)
-        .min(max);
+    let wanted = (view.demand as usize).max(route.min_replicas as usize).min(max);
     let missing = wanted.saturating_sub(current.len());
     let spare = current.len().saturating_sub(wanted);
     let over = current.len().saturating_sub(max);
@@ -61,17 +53,8 @@ pub(super) fn plan(view: &ServiceView, standing: &[Standing], may_start: bool) -
     let leaves = |(place, replica): &(usize, &&Standing)| {
         *place < over || (*place < spare && replica.seen == Some(Seen::Idle))
     };
-    retire.extend(
-        current
-            .iter()
-            .enumerate()
-            .filter(leaves)
-            .map(|(_, r)| r.id.clone()),
-    );
-    Plan {
-        start: if may_start { missing } else { 0 },
-        retire,
-    }
+    retire.extend(current.iter().enumerate().filter(leaves).map(|(_, r)| r.id.clone()));
+    Plan { start: if may_start { missing } else { 0 }, retire }
 }
 
 #[cfg(test)]
@@ -125,10 +108,7 @@ mod tests {
             replica(old, Some(Seen::Ready)),
         ];
         let plan = plan(&view(Some(live), 0, 0, 4), &standing, true);
-        assert_eq!(
-            plan.retire,
-            [standing[2].id.clone(), standing[0].id.clone()]
-        );
+        assert_eq!(plan.retire, [standing[2].id.clone(), standing[0].id.clone()]);
         assert_eq!(plan.start, 0);
     }
 
@@ -138,10 +118,7 @@ mod tests {
         let mut candidate = replica(next, None);
         candidate.candidate = true;
         let standing = [replica(live, Some(Seen::Ready)), candidate];
-        assert_eq!(
-            plan(&view(Some(live), 1, 0, 4), &standing, true),
-            Plan::default()
-        );
+        assert_eq!(plan(&view(Some(live), 1, 0, 4), &standing, true), Plan::default());
     }
 
     proptest! {

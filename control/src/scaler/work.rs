@@ -1,6 +1,6 @@
 //! What a driver's tasks do outside: start a container, take one away, clean up.
 
-use jiff::Timestamp;
+use std::time::Duration;
 
 use crate::{
     engine::{ContainerSpec, Exit},
@@ -8,8 +8,12 @@ use crate::{
     limits,
     name::{ReplicaId, ServiceId},
     plane::Context,
+    replica::Removal,
     service::{Deployment, Phase, Replica, Wish},
 };
+
+/// How long the end of a process that has hung up is waited for: how it ended is worth that.
+const EXIT_GRACE: Duration = Duration::from_millis(500);
 
 /// Starts a replica. The edge is told first, so that it listens before the runner dials.
 pub(super) async fn launch(
@@ -59,14 +63,8 @@ fn container_spec(
             format!("GRID_EVENT_FORMAT={}", function.event_format.as_str()),
             format!("GRID_DEPLOYMENT={}", deployment.id),
             format!("GRID_MEMORY_MB={}", function.memory_mb),
-            format!(
-                "GRID_TIMEOUT_SECONDS={}",
-                context.settings.function_timeout.as_secs()
-            ),
-            format!(
-                "GRID_MAX_RESPONSE_BYTES={}",
-                context.settings.response_bytes
-            ),
+            format!("GRID_TIMEOUT_SECONDS={}", context.settings.function_timeout.as_secs()),
+            format!("GRID_MAX_RESPONSE_BYTES={}", context.settings.response_bytes),
         ],
         run_dir: context.run_dir.replica(replica),
         memory_mb: function.memory_mb,
@@ -79,16 +77,19 @@ pub(super) async fn remove(
     context: &Context,
     service: ServiceId,
     replica: &ReplicaId,
-    why: Option<String>,
+    removal: Removal,
 ) -> Result<()> {
     let (engine, instance) = (&context.engine, &context.instance);
-    let exit = engine.exit(instance, replica).await?;
+    let line = match removal {
+        Removal::Ordinary => None,
+        Removal::Killed(why) => Some(format!("replica {replica} was killed: {why}")),
+        Removal::Ended(why) => {
+            let exit = engine.exit(instance, replica, EXIT_GRACE).await?;
+            Some(format!("replica {replica} ended: {}", exit.map_or(why, ending)))
+        }
+    };
     engine.kill(instance, replica).await?;
-    let why = why.map(|why| match exit {
-        Some(exit) => format!("replica {replica} ended: {}", ending(exit)),
-        None => format!("replica {replica} was removed: {why}"),
-    });
-    if let Err(error) = context.logs.keep(service, replica, why).await {
+    if let Err(error) = context.logs.keep(service, replica, line).await {
         tracing::warn!(%service, %replica, %error, "the container's output was not kept");
     }
     engine.remove(instance, replica).await?;
@@ -96,12 +97,12 @@ pub(super) async fn remove(
     context.run_dir.remove(replica).await
 }
 
+/// What the end of a process means to the one who wrote the function.
 fn ending(exit: Exit) -> String {
     match exit {
-        Exit {
-            out_of_memory: true,
-            ..
-        } => "it used more memory than the service's memory_mb allows".to_owned(),
+        Exit { out_of_memory: true, .. } => {
+            "it used more memory than the service's memory_mb allows".to_owned()
+        }
         Exit { code: 137, .. } => "it was killed (status 137)".to_owned(),
         Exit { code, .. } => format!("its process exited with status {code}"),
     }
@@ -112,15 +113,9 @@ fn ending(exit: Exit) -> String {
 pub(super) async fn prune(context: &Context, service: ServiceId) {
     let outcome = async {
         // Images first: one that is built while we look is then not among them.
-        let images = context
-            .engine
-            .images(&context.instance, Some(service))
-            .await?;
-        let deployments = context
-            .store
-            .deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1)
-            .await?
-            .items;
+        let images = context.engine.images(&context.instance, Some(service)).await?;
+        let deployments =
+            context.store.deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1).await?.items;
         let was_live = |d: &&crate::service::Deployment| {
             d.phase == Phase::Superseded && d.phases.iter().any(|entry| entry.phase == Phase::Live)
         };
@@ -147,5 +142,5 @@ pub(super) async fn forget(context: &Context, service: ServiceId) {
     if let Err(error) = context.logs.forget(service).await {
         tracing::warn!(%service, %error, "the log of a deleted service was not removed");
     }
-    tracing::info!(%service, at = %Timestamp::now(), "nothing is left of the deleted service");
+    tracing::info!(%service, "nothing is left of the deleted service");
 }

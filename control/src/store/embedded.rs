@@ -69,11 +69,7 @@ impl Embedded {
     /// `File` when the directory cannot be made or read; `Store` when another Grid uses it, a newer
     /// Grid wrote it, or the file is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Opened {
-            database,
-            instance,
-            routes,
-        } = schema::open(dir)?;
+        let Opened { database, instance, routes } = schema::open(dir)?;
         let mut memory = Memory::default();
         for route in routes {
             memory.set_route(route);
@@ -168,10 +164,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     match spawn_blocking(work).await {
         Ok(result) => result.map_err(|fault| fault.during(operation)),
-        Err(stopped) => Err(Error::Store {
-            operation,
-            reason: stopped.to_string(),
-        }),
+        Err(stopped) => Err(Error::Store { operation, reason: stopped.to_string() }),
     }
 }
 
@@ -179,11 +172,9 @@ async fn blocking<T: Send + 'static>(
 impl Store for Embedded {
     async fn create_service(&self, service: &Service, first: &Deployment) -> Result<()> {
         let (service, first) = (service.clone(), first.clone());
-        self.write(
-            "create service",
-            Durability::Immediate,
-            move |transaction| services::create(transaction, &service, &first),
-        )
+        self.write("create service", Durability::Immediate, move |transaction| {
+            services::create(transaction, &service, &first)
+        })
         .await
     }
 
@@ -193,35 +184,26 @@ impl Store for Embedded {
         deployment: Option<&Deployment>,
     ) -> Result<Service> {
         let (service, deployment) = (service.clone(), deployment.cloned());
-        self.write(
-            "update service",
-            Durability::Immediate,
-            move |transaction| services::update(transaction, service, deployment.as_ref()),
-        )
+        self.write("update service", Durability::Immediate, move |transaction| {
+            services::update(transaction, service, deployment.as_ref())
+        })
         .await
     }
 
     async fn delete_service(&self, id: ServiceId) -> Result<bool> {
-        self.write(
-            "delete service",
-            Durability::Immediate,
-            move |transaction| services::delete(transaction, id),
-        )
+        self.write("delete service", Durability::Immediate, move |transaction| {
+            services::delete(transaction, id)
+        })
         .await
     }
 
     async fn service(&self, id: ServiceId) -> Result<Option<Service>> {
-        self.read("read service", move |transaction| {
-            services::get(transaction, id)
-        })
-        .await
+        self.read("read service", move |transaction| services::get(transaction, id)).await
     }
 
     async fn services(&self, offset: usize, limit: usize) -> Result<Page<Service>> {
-        self.read("list services", move |transaction| {
-            services::page(transaction, offset, limit)
-        })
-        .await
+        self.read("list services", move |transaction| services::page(transaction, offset, limit))
+            .await
     }
 
     async fn service_ids(&self) -> Result<Vec<ServiceId>> {
@@ -229,10 +211,8 @@ impl Store for Embedded {
     }
 
     async fn deployment(&self, service: ServiceId, id: DeploymentId) -> Result<Option<Deployment>> {
-        self.read("read deployment", move |transaction| {
-            deployments::get(transaction, service, id)
-        })
-        .await
+        self.read("read deployment", move |transaction| deployments::get(transaction, service, id))
+            .await
     }
 
     async fn deployments(
@@ -252,11 +232,9 @@ impl Store for Embedded {
         service: ServiceId,
         now: Timestamp,
     ) -> Result<Option<Deployment>> {
-        self.write(
-            "claim deployment",
-            Durability::Immediate,
-            move |transaction| deployments::claim(transaction, service, now),
-        )
+        self.write("claim deployment", Durability::Immediate, move |transaction| {
+            deployments::claim(transaction, service, now)
+        })
         .await
     }
 
@@ -271,11 +249,7 @@ impl Store for Embedded {
     ) -> Result<()> {
         // A deployment that a crash interrupts starts again, so its way there may be lost with it.
         // The next durable commit, of whatever verb, brings it to the disk.
-        let durability = if phase.is_settled() {
-            Durability::Immediate
-        } else {
-            Durability::None
-        };
+        let durability = if phase.is_settled() { Durability::Immediate } else { Durability::None };
         self.write("record phase", durability, move |transaction| {
             deployments::record(transaction, service, id, phase, at, lines, error)
         })
@@ -288,11 +262,9 @@ impl Store for Embedded {
         id: DeploymentId,
         at: Timestamp,
     ) -> Result<Option<DeploymentId>> {
-        self.write(
-            "activate deployment",
-            Durability::Immediate,
-            move |transaction| services::activate(transaction, service, id, at),
-        )
+        self.write("activate deployment", Durability::Immediate, move |transaction| {
+            services::activate(transaction, service, id, at)
+        })
         .await
     }
 

@@ -61,26 +61,13 @@ fn edit(service: &Service, code: &str) -> (Service, Deployment) {
 }
 
 fn replica(service: ServiceId, deployment: DeploymentId) -> Replica {
-    Replica {
-        id: ReplicaId::random(),
-        service,
-        deployment,
-        wish: Wish::Serve,
-        seen: None,
-    }
+    Replica { id: ReplicaId::random(), service, deployment, wish: Wish::Serve, seen: None }
 }
 
 fn line(text: &str) -> LogLine {
-    LogLine {
-        at: at(3),
-        line: text.to_owned(),
-    }
+    LogLine { at: at(3), line: text.to_owned() }
 }
 
 fn phases(deployment: &Deployment) -> Vec<Phase> {
-    deployment
-        .phases
-        .iter()
-        .map(|PhaseEntry { phase, .. }| *phase)
-        .collect()
+    deployment.phases.iter().map(|PhaseEntry { phase, .. }| *phase).collect()
 }

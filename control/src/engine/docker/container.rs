@@ -1,6 +1,6 @@
 //! Containers of Docker Engine: the hardened one in which a function runs, and what becomes of it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     container::LogOutput,
@@ -12,10 +12,10 @@ use bollard::{
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
         ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-        StartContainerOptions,
+        StartContainerOptions, WaitContainerOptions,
     },
 };
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use super::{Docker, call, call_unless_gone, of_instance, to_map};
@@ -30,18 +30,11 @@ impl Docker {
     pub(super) async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
         let name = container_name(&spec.instance, &spec.replica);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let create = self
-            .client
-            .create_container(Some(options), create_body(spec));
+        let create = self.client.create_container(Some(options), create_body(spec));
         call_unless_gone("create container", &name, create)
             .await?
-            .ok_or_else(|| Error::NotFound {
-                what: "image",
-                id: spec.image.clone(),
-            })?;
-        let start = self
-            .client
-            .start_container(&name, None::<StartContainerOptions>);
+            .ok_or_else(|| Error::NotFound { what: "image", id: spec.image.clone() })?;
+        let start = self.client.start_container(&name, None::<StartContainerOptions>);
         call("start container", &name, limits::ENGINE_CALL, start).await
     }
 
@@ -52,21 +45,13 @@ impl Docker {
     ) -> Result<()> {
         let name = container_name(instance, replica);
         let kill = async {
-            match self
-                .client
-                .kill_container(&name, None::<KillContainerOptions>)
-                .await
-            {
+            match self.client.kill_container(&name, None::<KillContainerOptions>).await {
                 // It has ended by itself.
-                Err(ClientError::DockerResponseServerError {
-                    status_code: 409, ..
-                }) => Ok(()),
+                Err(ClientError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
                 other => other,
             }
         };
-        call_unless_gone("kill container", &name, kill)
-            .await
-            .map(|_| ())
+        call_unless_gone("kill container", &name, kill).await.map(|_| ())
     }
 
     pub(super) async fn remove_container(
@@ -75,34 +60,31 @@ impl Docker {
         replica: &ReplicaId,
     ) -> Result<()> {
         let name = container_name(instance, replica);
-        let options = RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let removal = self.client.remove_container(&name, Some(options));
-        call_unless_gone("remove container", &name, removal)
-            .await
-            .map(|_| ())
+        call_unless_gone("remove container", &name, removal).await.map(|_| ())
     }
 
-    pub(super) async fn inspect_exit(
+    pub(super) async fn await_exit(
         &self,
         instance: &InstanceId,
         replica: &ReplicaId,
+        within: Duration,
     ) -> Result<Option<Exit>> {
         let name = container_name(instance, replica);
-        let inspect = self
-            .client
-            .inspect_container(&name, None::<InspectContainerOptions>);
+        if !within.is_zero() {
+            // What it answers, the inspection below says better; it only tells when.
+            let mut end = self.client.wait_container(&name, None::<WaitContainerOptions>);
+            let _ = tokio::time::timeout(within, end.next()).await;
+        }
+        let inspect = self.client.inspect_container(&name, None::<InspectContainerOptions>);
         let state = call_unless_gone("inspect container", &name, inspect)
             .await?
             .and_then(|container| container.state);
-        Ok(state
-            .filter(|state| state.running != Some(true))
-            .map(|state| Exit {
-                out_of_memory: state.oom_killed.unwrap_or(false),
-                code: state.exit_code.unwrap_or(0),
-            }))
+        Ok(state.filter(|state| state.running != Some(true)).map(|state| Exit {
+            out_of_memory: state.oom_killed.unwrap_or(false),
+            code: state.exit_code.unwrap_or(0),
+        }))
     }
 
     pub(super) async fn read_output(
@@ -118,16 +100,9 @@ impl Docker {
             .timestamps(true)
             .tail(&tail.to_string())
             .build();
-        let frames = self
-            .client
-            .logs(&name, Some(options))
-            .try_collect::<Vec<_>>();
+        let frames = self.client.logs(&name, Some(options)).try_collect::<Vec<_>>();
         let frames = call_unless_gone("read output of", &name, frames).await?;
-        Ok(frames
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(output_line)
-            .collect())
+        Ok(frames.unwrap_or_default().into_iter().filter_map(output_line).collect())
     }
 
     pub(super) async fn list_containers(
@@ -163,10 +138,7 @@ fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         readonly_rootfs: Some(true),
-        tmpfs: Some(HashMap::from([(
-            "/tmp".to_owned(),
-            limits::TMPFS.to_owned(),
-        )])),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), limits::TMPFS.to_owned())])),
         pids_limit: Some(limits::PIDS),
         memory: Some(memory),
         memory_swap: Some(memory), // memory and swap together: so no swap

@@ -30,9 +30,7 @@ impl Docker {
     }
 
     pub(super) async fn pull_image(&self, image: &str) -> Result<()> {
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(image)
-            .build();
+        let options = CreateImageOptionsBuilder::default().from_image(image).build();
         let progress = self.client.create_image(Some(options), None, None);
         let exhausted = progress.try_for_each(|_| async { Ok(()) });
         call("pull image", image, limits::PULL, exhausted).await
@@ -57,11 +55,8 @@ impl Docker {
             .labels(&to_map(labels))
             .networkmode(if network { "default" } else { "none" })
             .build();
-        let mut output = std::pin::pin!(self.client.build_image(
-            options,
-            None,
-            Some(body_full(context))
-        ));
+        let mut output =
+            std::pin::pin!(self.client.build_image(options, None, Some(body_full(context))));
         let follow = async {
             while let Some(info) = output.try_next().await? {
                 if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
@@ -83,9 +78,8 @@ impl Docker {
         instance: &InstanceId,
         service: Option<ServiceId>,
     ) -> Result<Vec<Image>> {
-        let options = ListImagesOptionsBuilder::default()
-            .filters(&of_instance(instance, service))
-            .build();
+        let options =
+            ListImagesOptionsBuilder::default().filters(&of_instance(instance, service)).build();
         let list = self.client.list_images(Some(options));
         let images = call("list images", "of this Grid", limits::ENGINE_CALL, list).await?;
         Ok(images.iter().flat_map(ours).collect())
@@ -96,15 +90,11 @@ impl Docker {
         let removal = async {
             match self.client.remove_image(tag, Some(options), None).await {
                 // Still used by a container that is on its way out: the next pruning gets it.
-                Err(ClientError::DockerResponseServerError {
-                    status_code: 409, ..
-                }) => Ok(vec![]),
+                Err(ClientError::DockerResponseServerError { status_code: 409, .. }) => Ok(vec![]),
                 other => other,
             }
         };
-        call_unless_gone("remove image", tag, removal)
-            .await
-            .map(|_| ())
+        call_unless_gone("remove image", tag, removal).await.map(|_| ())
     }
 }
 
@@ -116,13 +106,5 @@ fn ours(image: &ImageSummary) -> Vec<Image> {
     ) else {
         return Vec::new();
     };
-    image
-        .repo_tags
-        .iter()
-        .map(|tag| Image {
-            tag: tag.clone(),
-            service,
-            deployment,
-        })
-        .collect()
+    image.repo_tags.iter().map(|tag| Image { tag: tag.clone(), service, deployment }).collect()
 }

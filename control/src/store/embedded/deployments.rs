@@ -51,10 +51,7 @@ pub(super) fn page(
 ) -> Result<Page<Deployment>, Fault> {
     let records = transaction.open_table(DEPLOYMENTS)?;
     let logs = transaction.open_table(DEPLOYMENT_LOGS)?;
-    let mut page = Page {
-        count: 0,
-        items: Vec::new(),
-    };
+    let mut page = Page { count: 0, items: Vec::new() };
     let [first, last] = keys(service);
     for (at, entry) in records.range::<&Key>(&first..=&last)?.rev().enumerate() {
         let (key, record) = entry?;
@@ -79,9 +76,7 @@ pub(super) fn claim(
     let mut waiting = all(transaction, service)?;
     waiting.retain(|deployment| !deployment.phase.is_settled());
     // The latest one is last, unless the clock was set back between it and another.
-    let claimed = waiting
-        .iter()
-        .position(|deployment| deployment.id == latest);
+    let claimed = waiting.iter().position(|deployment| deployment.id == latest);
     let Some(claimed) = claimed.or(waiting.len().checked_sub(1)) else {
         return Ok((None, Effect::Nothing));
     };
@@ -140,10 +135,7 @@ pub(super) fn go_live(
     at: Timestamp,
 ) -> Result<(), Fault> {
     let mut deployment = find(transaction, service, id)?.ok_or_else(|| {
-        Fault::Refused(Error::NotFound {
-            what: "deployment",
-            id: id.to_string(),
-        })
+        Fault::Refused(Error::NotFound { what: "deployment", id: id.to_string() })
     })?;
     if deployment.phase.is_settled() {
         let phase = deployment.phase.as_str();
@@ -171,16 +163,9 @@ pub(super) fn prune(
     settled.retain(|deployment| deployment.phase.is_settled());
     let served = |deployment: &&Deployment| {
         Some(deployment.id) != live
-            && deployment
-                .phases
-                .iter()
-                .any(|entry| entry.phase == Phase::Live)
+            && deployment.phases.iter().any(|entry| entry.phase == Phase::Live)
     };
-    let previous = settled
-        .iter()
-        .rev()
-        .find(served)
-        .map(|deployment| deployment.id);
+    let previous = settled.iter().rev().find(served).map(|deployment| deployment.id);
     let surplus = settled.len().saturating_sub(DEPLOYMENTS_KEPT);
     for old in &settled[..surplus] {
         if Some(old.id) != live && Some(old.id) != previous {
@@ -271,10 +256,7 @@ fn append_log(transaction: &WriteTransaction, key: &Key, lines: Vec<LogLine>) ->
     }
     let mut logs = transaction.open_table(DEPLOYMENT_LOGS)?;
     let mut log = log(&logs, key)?;
-    log.extend(lines.into_iter().map(|line| LogLine {
-        at: line.at,
-        line: cut(&line.line),
-    }));
+    log.extend(lines.into_iter().map(|line| LogLine { at: line.at, line: cut(&line.line) }));
     log.drain(..log.len().saturating_sub(DEPLOYMENT_LOG_LINES));
     logs.insert(key, serde_json::to_vec(&log)?.as_slice())?;
     Ok(())
@@ -294,10 +276,7 @@ fn code(
     codes: &impl ReadableTable<&'static Key, &'static str>,
     key: &Key,
 ) -> Result<String, Fault> {
-    Ok(codes
-        .get(key)?
-        .map(|code| code.value().to_owned())
-        .unwrap_or_default())
+    Ok(codes.get(key)?.map(|code| code.value().to_owned()).unwrap_or_default())
 }
 
 fn cut(text: &str) -> String {
@@ -328,15 +307,7 @@ mod tests {
 
     #[test]
     fn phases_move_forward_and_start_over_from_building_only() {
-        let phases = [
-            Queued,
-            Building,
-            Deploying,
-            HealthChecking,
-            Live,
-            Failed,
-            Superseded,
-        ];
+        let phases = [Queued, Building, Deploying, HealthChecking, Live, Failed, Superseded];
         for from in phases {
             for to in phases {
                 let expected = match (from, to) {

@@ -39,20 +39,13 @@ impl Memory {
     }
 
     pub(super) fn service_ids(&self) -> Vec<ServiceId> {
-        let kept = self
-            .services
-            .iter()
-            .filter(|(_, entry)| entry.route.is_some());
+        let kept = self.services.iter().filter(|(_, entry)| entry.route.is_some());
         kept.map(|(id, _)| *id).collect()
     }
 
     pub(super) fn put_replica(&mut self, replica: Replica) -> bool {
         let entry = self.services.entry(replica.service).or_default();
-        match entry
-            .replicas
-            .iter_mut()
-            .find(|known| known.id == replica.id)
-        {
+        match entry.replicas.iter_mut().find(|known| known.id == replica.id) {
             Some(known) => replace(known, replica),
             None => {
                 entry.replicas.push(replica);
@@ -62,13 +55,11 @@ impl Memory {
     }
 
     pub(super) fn wish(&mut self, service: ServiceId, id: &ReplicaId, wish: Wish) -> bool {
-        self.replica(service, id)
-            .is_some_and(|replica| replace(&mut replica.wish, wish))
+        self.replica(service, id).is_some_and(|replica| replace(&mut replica.wish, wish))
     }
 
     pub(super) fn see(&mut self, service: ServiceId, id: &ReplicaId, seen: Seen) -> bool {
-        self.replica(service, id)
-            .is_some_and(|replica| replace(&mut replica.seen, Some(seen)))
+        self.replica(service, id).is_some_and(|replica| replace(&mut replica.seen, Some(seen)))
     }
 
     pub(super) fn remove_replica(&mut self, service: ServiceId, id: &ReplicaId) -> bool {
@@ -96,9 +87,7 @@ impl Memory {
         let entry = self.services.get(&service);
         ServiceView {
             route: entry.and_then(|entry| entry.route.clone()),
-            replicas: entry
-                .map(|entry| entry.replicas.clone())
-                .unwrap_or_default(),
+            replicas: entry.map(|entry| entry.replicas.clone()).unwrap_or_default(),
             demand: entry.map_or(0, |entry| entry.demand),
             obstacle: entry.and_then(|entry| entry.obstacle.clone()),
         }

@@ -108,20 +108,13 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
         operation: OPEN,
         reason: match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                format!(
-                    "the data directory {} is used by another Grid",
-                    dir.display()
-                )
+                format!("the data directory {} is used by another Grid", dir.display())
             }
             other => format!("{}: {other}", path.display()),
         },
     })?;
     let (instance, routes) = prepare(&database, dir).map_err(|fault| fault.during(OPEN))?;
-    Ok(Opened {
-        database,
-        instance,
-        routes,
-    })
+    Ok(Opened { database, instance, routes })
 }
 
 fn prepare(database: &Database, dir: &Path) -> Result<(InstanceId, Vec<Route>), Fault> {
@@ -135,9 +128,7 @@ fn prepare(database: &Database, dir: &Path) -> Result<(InstanceId, Vec<Route>), 
             }
             Some(text) => check_schema(&text, dir)?,
         }
-        let known = meta
-            .get("instance")?
-            .map(|text| InstanceId::parse(text.value()));
+        let known = meta.get("instance")?.map(|text| InstanceId::parse(text.value()));
         match known {
             Some(Ok(instance)) => instance,
             Some(Err(error)) => return Err(Fault::Broken(format!("instance id: {error}"))),
@@ -208,11 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let opened = open(dir.path()).expect("opens");
         let transaction = opened.database.begin_write().expect("begins");
-        transaction
-            .open_table(META)
-            .expect("opens")
-            .insert("schema", "2")
-            .expect("inserts");
+        transaction.open_table(META).expect("opens").insert("schema", "2").expect("inserts");
         transaction.commit().expect("commits");
         drop(opened);
         let error = open(dir.path()).err().expect("refused");

@@ -62,16 +62,10 @@ pub(super) fn delete(transaction: &WriteTransaction, id: ServiceId) -> Done<bool
         return Ok((false, Effect::Nothing));
     };
     transaction.open_table(SERVICES)?.remove(id.as_bytes())?;
-    transaction
-        .open_table(SERVICE_CODE)?
-        .remove(id.as_bytes())?;
+    transaction.open_table(SERVICE_CODE)?.remove(id.as_bytes())?;
     transaction.open_table(SERVICE_ORDER)?.remove(place)?;
-    transaction
-        .open_table(NAMES)?
-        .remove(service.name.as_str())?;
-    transaction
-        .open_table(ROUTES)?
-        .remove(address(&service).as_str())?;
+    transaction.open_table(NAMES)?.remove(service.name.as_str())?;
+    transaction.open_table(ROUTES)?.remove(address(&service).as_str())?;
     deployments::remove_all(transaction, id)?;
     Ok((true, Effect::Deleted(id)))
 }
@@ -113,10 +107,7 @@ pub(super) fn page(
         let (_, id) = entry?;
         items.extend(with_code(&records, &codes, id.value())?);
     }
-    Ok(Page {
-        count: order.len()?,
-        items,
-    })
+    Ok(Page { count: order.len()?, items })
 }
 
 /// What memory copies of every service.
@@ -194,21 +185,12 @@ fn take_names(
         routes.remove(address(before).as_str())?;
     }
     let conflict = |field, message: &str| {
-        Fault::Refused(Error::Conflict {
-            field: Some(field),
-            message: message.to_owned(),
-        })
+        Fault::Refused(Error::Conflict { field: Some(field), message: message.to_owned() })
     };
-    if names
-        .insert(service.name.as_str(), service.id.as_bytes())?
-        .is_some()
-    {
+    if names.insert(service.name.as_str(), service.id.as_bytes())?.is_some() {
         return Err(conflict("name", "A service with this name already exists."));
     }
-    if routes
-        .insert(address(service).as_str(), service.id.as_bytes())?
-        .is_some()
-    {
+    if routes.insert(address(service).as_str(), service.id.as_bytes())?.is_some() {
         return Err(conflict(
             "function_name",
             "Another service has this public_domain and function_name.",
@@ -223,8 +205,5 @@ fn address(service: &Service) -> String {
 }
 
 fn gone(id: ServiceId) -> Fault {
-    Fault::Refused(Error::NotFound {
-        what: "service",
-        id: id.to_string(),
-    })
+    Fault::Refused(Error::NotFound { what: "service", id: id.to_string() })
 }

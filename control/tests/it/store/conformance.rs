@@ -60,10 +60,7 @@ on_embedded!(
 
 async fn created(store: &Subject, name: &str) -> Service {
     let (service, first) = service(name);
-    store
-        .create_service(&service, &first)
-        .await
-        .expect("creates");
+    store.create_service(&service, &first).await.expect("creates");
     service
 }
 
@@ -81,10 +78,7 @@ fn conflict(error: Error) -> (Option<&'static str>, String) {
 async fn creates_and_reads_back(store: Subject) {
     let (service, mut first) = service("a");
     first.log.push(line("queued"));
-    store
-        .create_service(&service, &first)
-        .await
-        .expect("creates");
+    store.create_service(&service, &first).await.expect("creates");
     assert_eq!(read(&store, service.id).await, service);
     let kept = store.deployment(service.id, first.id).await.expect("reads");
     assert_eq!(kept, Some(first));
@@ -97,38 +91,23 @@ async fn creates_and_reads_back(store: Subject) {
 async fn refuses_a_name_or_address_that_is_taken(store: Subject) {
     let kept = created(&store, "a").await;
     let (same_name, first) = service("a");
-    let error = store
-        .create_service(&same_name, &first)
-        .await
-        .expect_err("refused");
-    let name = (
-        Some("name"),
-        "A service with this name already exists.".to_owned(),
-    );
+    let error = store.create_service(&same_name, &first).await.expect_err("refused");
+    let name = (Some("name"), "A service with this name already exists.".to_owned());
     assert_eq!(conflict(error), name);
 
     let (mut same_address, first) = service("b");
     same_address.function_name = kept.function_name.clone();
     same_address.public_domain = kept.public_domain.clone();
-    let error = store
-        .create_service(&same_address, &first)
-        .await
-        .expect_err("refused");
+    let error = store.create_service(&same_address, &first).await.expect_err("refused");
     let address = "Another service has this public_domain and function_name.";
     assert_eq!(conflict(error), (Some("function_name"), address.to_owned()));
 
     // One half of the address may be shared, and a refused service has left nothing behind.
     same_address.public_domain = service("b").0.public_domain;
-    store
-        .create_service(&same_address, &first)
-        .await
-        .expect("creates");
+    store.create_service(&same_address, &first).await.expect("creates");
     let mut renamed = read(&store, same_address.id).await;
     renamed.name = kept.name.clone();
-    let error = store
-        .update_service(&renamed, None)
-        .await
-        .expect_err("refused");
+    let error = store.update_service(&renamed, None).await.expect_err("refused");
     assert_eq!(conflict(error), name);
     assert_eq!(store.services(0, 10).await.expect("lists").count, 2);
 }
@@ -136,36 +115,22 @@ async fn refuses_a_name_or_address_that_is_taken(store: Subject) {
 async fn updates_count_the_version(store: Subject) {
     let first = created(&store, "a").await;
     let (next, deployment) = edit(&first, "second");
-    let next = store
-        .update_service(&next, Some(&deployment))
-        .await
-        .expect("updates");
+    let next = store.update_service(&next, Some(&deployment)).await.expect("updates");
     assert_eq!((next.version, next.latest_deployment), (2, deployment.id));
     assert_eq!(next.function.code, "second");
     assert_eq!(read(&store, first.id).await, next);
 
-    let error = store
-        .update_service(&first, None)
-        .await
-        .expect_err("refused");
+    let error = store.update_service(&first, None).await.expect_err("refused");
     assert_eq!(conflict(error).0, None);
     let (stranger, _) = service("b");
-    let error = store
-        .update_service(&stranger, None)
-        .await
-        .expect_err("refused");
+    let error = store.update_service(&stranger, None).await.expect_err("refused");
     assert_eq!(error.kind(), Kind::NotFound);
 
     let mut wider = next.clone();
     wider.max_replicas = 20;
     let wider = store.update_service(&wider, None).await.expect("updates");
     assert_eq!((wider.version, wider.latest_deployment), (3, deployment.id));
-    let route = store
-        .view(first.id)
-        .await
-        .expect("reads")
-        .route
-        .expect("is there");
+    let route = store.view(first.id).await.expect("reads").route.expect("is there");
     assert_eq!(route.max_replicas, 20);
 }
 
@@ -177,26 +142,17 @@ async fn update_moves_name_and_address(store: Subject) {
     created(&store, "a").await;
     let mut back = read(&store, moved.id).await;
     back.name = ServiceName::parse("a").expect("valid");
-    let error = store
-        .update_service(&back, None)
-        .await
-        .expect_err("refused");
+    let error = store.update_service(&back, None).await.expect_err("refused");
     assert_eq!(conflict(error).0, Some("name"));
 }
 
 async fn update_keeps_the_live_deployment(store: Subject) {
     let service = created(&store, "a").await;
     let first = service.latest_deployment;
-    store
-        .activate_deployment(service.id, first, at(5))
-        .await
-        .expect("activates");
+    store.activate_deployment(service.id, first, at(5)).await.expect("activates");
     // Read before the activation, written after it: no conflict, and nothing is undone.
     let (next, deployment) = edit(&service, "second");
-    let next = store
-        .update_service(&next, Some(&deployment))
-        .await
-        .expect("updates");
+    let next = store.update_service(&next, Some(&deployment)).await.expect("updates");
     assert_eq!(next.live_deployment, Some(first));
 }
 
@@ -206,27 +162,11 @@ async fn deletes_everything_of_a_service(store: Subject) {
     assert!(store.delete_service(gone.id).await.expect("deletes"));
     assert!(!store.delete_service(gone.id).await.expect("finds nothing"));
     assert_eq!(store.service(gone.id).await.expect("reads"), None);
-    assert_eq!(
-        store
-            .deployments(gone.id, 0, 10)
-            .await
-            .expect("lists")
-            .count,
-        0
-    );
-    let first = store
-        .deployment(gone.id, gone.latest_deployment)
-        .await
-        .expect("reads");
+    assert_eq!(store.deployments(gone.id, 0, 10).await.expect("lists").count, 0);
+    let first = store.deployment(gone.id, gone.latest_deployment).await.expect("reads");
     assert_eq!(first, None);
     assert_eq!(store.view(gone.id).await.expect("reads").route, None);
-    assert_eq!(
-        store
-            .claim_deployment(gone.id, at(5))
-            .await
-            .expect("claims"),
-        None
-    );
+    assert_eq!(store.claim_deployment(gone.id, at(5)).await.expect("claims"), None);
     let error = store
         .activate_deployment(gone.id, gone.latest_deployment, at(5))
         .await
@@ -234,14 +174,7 @@ async fn deletes_everything_of_a_service(store: Subject) {
     assert_eq!(error.kind(), Kind::NotFound);
 
     assert_eq!(store.service_ids().await.expect("lists"), [stays.id]);
-    assert_eq!(
-        store
-            .deployments(stays.id, 0, 10)
-            .await
-            .expect("lists")
-            .count,
-        1
-    );
+    assert_eq!(store.deployments(stays.id, 0, 10).await.expect("lists").count, 1);
     created(&store, "a").await; // name and address are free again
 }
 
@@ -250,22 +183,12 @@ async fn lists_in_order_of_creation(store: Subject) {
     for name in ["d", "b", "a", "c"] {
         services.push(created(&store, name).await);
     }
-    store
-        .delete_service(services.remove(1).id)
-        .await
-        .expect("deletes");
+    store.delete_service(services.remove(1).id).await.expect("deletes");
     let page = store.services(0, 2).await.expect("lists");
     assert_eq!((page.count, page.items.as_slice()), (3, &services[..2]));
     let page = store.services(2, 2).await.expect("lists");
     assert_eq!((page.count, page.items.as_slice()), (3, &services[2..]));
-    assert!(
-        store
-            .services(9, usize::MAX)
-            .await
-            .expect("lists")
-            .items
-            .is_empty()
-    );
+    assert!(store.services(9, usize::MAX).await.expect("lists").items.is_empty());
     assert!(store.services(0, 0).await.expect("lists").items.is_empty());
 }
 
@@ -273,15 +196,9 @@ async fn claim_takes_the_newest_and_supersedes_the_rest(store: Subject) {
     let mut service = created(&store, "a").await;
     for round in 0..20 {
         let (next, deployment) = edit(&service, &format!("code {round}"));
-        service = store
-            .update_service(&next, Some(&deployment))
-            .await
-            .expect("updates");
+        service = store.update_service(&next, Some(&deployment)).await.expect("updates");
     }
-    let claimed = store
-        .claim_deployment(service.id, at(9))
-        .await
-        .expect("claims");
+    let claimed = store.claim_deployment(service.id, at(9)).await.expect("claims");
     let claimed = claimed.expect("something waits");
     assert_eq!(claimed.id, service.latest_deployment);
     assert_eq!(claimed.function.code, "code 19");
@@ -289,58 +206,28 @@ async fn claim_takes_the_newest_and_supersedes_the_rest(store: Subject) {
     let page = store.deployments(service.id, 0, 100).await.expect("lists");
     assert_eq!((page.count, page.items.len()), (21, 21));
     assert!(page.items.is_sorted_by(|newer, older| newer.id > older.id));
-    assert!(
-        page.items
-            .iter()
-            .all(|deployment| deployment.function.code.is_empty())
-    );
+    assert!(page.items.iter().all(|deployment| deployment.function.code.is_empty()));
     for old in &page.items[1..] {
         assert_eq!(phases(old), [Phase::Queued, Phase::Superseded]);
         assert_eq!(old.phases[1].at, at(9));
     }
     let middle = store.deployments(service.id, 5, 3).await.expect("lists");
-    assert_eq!(
-        (middle.count, middle.items.as_slice()),
-        (21, &page.items[5..8])
-    );
+    assert_eq!((middle.count, middle.items.as_slice()), (21, &page.items[5..8]));
 
-    store
-        .activate_deployment(service.id, claimed.id, at(10))
-        .await
-        .expect("activates");
-    assert_eq!(
-        store
-            .claim_deployment(service.id, at(11))
-            .await
-            .expect("claims"),
-        None
-    );
+    store.activate_deployment(service.id, claimed.id, at(10)).await.expect("activates");
+    assert_eq!(store.claim_deployment(service.id, at(11)).await.expect("claims"), None);
 }
 
 async fn claims_again_what_was_interrupted(store: Subject) {
     let service = created(&store, "a").await;
     let (id, first) = (service.id, service.latest_deployment);
     for phase in [Phase::Building, Phase::Deploying, Phase::HealthChecking] {
-        store
-            .record_phase(id, first, phase, at(2), vec![], None)
-            .await
-            .expect("records");
+        store.record_phase(id, first, phase, at(2), vec![], None).await.expect("records");
     }
-    let again = store
-        .claim_deployment(id, at(3))
-        .await
-        .expect("claims")
-        .expect("is unsettled");
+    let again = store.claim_deployment(id, at(3)).await.expect("claims").expect("is unsettled");
     assert_eq!(again.id, first);
-    store
-        .record_phase(id, first, Phase::Building, at(4), vec![], None)
-        .await
-        .expect("records");
-    let kept = store
-        .deployment(id, first)
-        .await
-        .expect("reads")
-        .expect("is there");
+    store.record_phase(id, first, Phase::Building, at(4), vec![], None).await.expect("records");
+    let kept = store.deployment(id, first).await.expect("reads").expect("is there");
     assert_eq!(kept.phase, Phase::Building);
 }
 
@@ -357,38 +244,17 @@ async fn phases_move_forward(store: Subject) {
     ];
     for (phase, seconds) in steps {
         store
-            .record_phase(
-                id,
-                first,
-                phase,
-                at(seconds),
-                vec![line(phase.as_str())],
-                None,
-            )
+            .record_phase(id, first, phase, at(seconds), vec![line(phase.as_str())], None)
             .await
             .expect("records");
     }
-    store
-        .activate_deployment(id, first, at(8))
-        .await
-        .expect("activates");
+    store.activate_deployment(id, first, at(8)).await.expect("activates");
     for phase in [Phase::Building, Phase::Failed, Phase::Superseded] {
         let error = Some("too late".to_owned());
-        store
-            .record_phase(id, first, phase, at(9), vec![], error)
-            .await
-            .expect("records");
+        store.record_phase(id, first, phase, at(9), vec![], error).await.expect("records");
     }
-    let kept = store
-        .deployment(id, first)
-        .await
-        .expect("reads")
-        .expect("is there");
-    let entries: Vec<_> = kept
-        .phases
-        .iter()
-        .map(|entry| (entry.phase, entry.at))
-        .collect();
+    let kept = store.deployment(id, first).await.expect("reads").expect("is there");
+    let entries: Vec<_> = kept.phases.iter().map(|entry| (entry.phase, entry.at)).collect();
     assert_eq!(
         entries,
         [
@@ -408,27 +274,13 @@ async fn failures_keep_their_error(store: Subject) {
     let (id, first) = (service.id, service.latest_deployment);
     let error = Some("line 1: no such word".to_owned());
     store
-        .record_phase(
-            id,
-            first,
-            Phase::Failed,
-            at(2),
-            vec![line("failed")],
-            error.clone(),
-        )
+        .record_phase(id, first, Phase::Failed, at(2), vec![line("failed")], error.clone())
         .await
         .expect("records");
-    let kept = store
-        .deployment(id, first)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let kept = store.deployment(id, first).await.expect("reads").expect("is there");
     assert_eq!((kept.phase, &kept.error), (Phase::Failed, &error));
     assert_eq!(kept.log, [line("failed")]);
-    assert_eq!(
-        store.claim_deployment(id, at(3)).await.expect("claims"),
-        None
-    );
+    assert_eq!(store.claim_deployment(id, at(3)).await.expect("claims"), None);
     assert_eq!(read(&store, id).await.live_deployment, None);
 }
 
@@ -439,23 +291,12 @@ async fn logs_are_bounded(store: Subject) {
     for batch in 0..3 {
         let mut lines: Vec<_> = (0..250).map(|n| line(&format!("{batch} {n}"))).collect();
         lines.push(line(&long));
-        store
-            .record_phase(id, first, Phase::Building, at(2), lines, None)
-            .await
-            .expect("records");
+        store.record_phase(id, first, Phase::Building, at(2), lines, None).await.expect("records");
     }
-    let log = store
-        .deployment(id, first)
-        .await
-        .expect("reads")
-        .expect("is there")
-        .log;
+    let log = store.deployment(id, first).await.expect("reads").expect("is there").log;
     assert_eq!(log.len(), limits::DEPLOYMENT_LOG_LINES);
     assert_eq!(log[0].line, "1 2");
-    assert_eq!(
-        log[log.len() - 1].line.chars().count(),
-        limits::MESSAGE_CHARS
-    );
+    assert_eq!(log[log.len() - 1].line.chars().count(), limits::MESSAGE_CHARS);
     let page = store.deployments(id, 0, 1).await.expect("lists");
     assert_eq!(page.items[0].log, log);
 }
@@ -463,14 +304,7 @@ async fn logs_are_bounded(store: Subject) {
 async fn a_missing_deployment_is_no_error_for_record(store: Subject) {
     let (service, first) = service("a");
     store
-        .record_phase(
-            service.id,
-            first.id,
-            Phase::Building,
-            at(2),
-            vec![line("x")],
-            None,
-        )
+        .record_phase(service.id, first.id, Phase::Building, at(2), vec![line("x")], None)
         .await
         .expect("ignores");
     let kept = store.deployment(service.id, first.id).await.expect("reads");
@@ -480,53 +314,22 @@ async fn a_missing_deployment_is_no_error_for_record(store: Subject) {
 async fn activation_replaces_the_live_one(store: Subject) {
     let service = created(&store, "a").await;
     let (id, first) = (service.id, service.latest_deployment);
-    assert_eq!(
-        store
-            .activate_deployment(id, first, at(2))
-            .await
-            .expect("activates"),
-        None
-    );
+    assert_eq!(store.activate_deployment(id, first, at(2)).await.expect("activates"), None);
     let (next, second) = edit(&service, "second");
-    store
-        .update_service(&next, Some(&second))
-        .await
-        .expect("updates");
-    let before = store
-        .activate_deployment(id, second.id, at(3))
-        .await
-        .expect("activates");
+    store.update_service(&next, Some(&second)).await.expect("updates");
+    let before = store.activate_deployment(id, second.id, at(3)).await.expect("activates");
     assert_eq!(before, Some(first));
 
     let kept = read(&store, id).await;
     assert_eq!((kept.live_deployment, kept.version), (Some(second.id), 2));
     assert_eq!(kept.function.code, "second");
-    let route = store
-        .view(id)
-        .await
-        .expect("reads")
-        .route
-        .expect("is there");
+    let route = store.view(id).await.expect("reads").route.expect("is there");
     assert_eq!(route.live_deployment, Some(second.id));
-    let old = store
-        .deployment(id, first)
-        .await
-        .expect("reads")
-        .expect("is there");
-    assert_eq!(
-        phases(&old),
-        [Phase::Queued, Phase::Live, Phase::Superseded]
-    );
-    let again = store
-        .activate_deployment(id, second.id, at(4))
-        .await
-        .expect("is live already");
+    let old = store.deployment(id, first).await.expect("reads").expect("is there");
+    assert_eq!(phases(&old), [Phase::Queued, Phase::Live, Phase::Superseded]);
+    let again = store.activate_deployment(id, second.id, at(4)).await.expect("is live already");
     assert_eq!(again, Some(second.id));
-    let new = store
-        .deployment(id, second.id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let new = store.deployment(id, second.id).await.expect("reads").expect("is there");
     assert_eq!(phases(&new), [Phase::Queued, Phase::Live]);
 }
 
@@ -534,21 +337,12 @@ async fn activation_refuses_what_cannot_serve(store: Subject) {
     let service = created(&store, "a").await;
     let (id, first) = (service.id, service.latest_deployment);
     let (next, second) = edit(&service, "second");
-    store
-        .update_service(&next, Some(&second))
-        .await
-        .expect("updates");
+    store.update_service(&next, Some(&second)).await.expect("updates");
     store.claim_deployment(id, at(2)).await.expect("claims");
-    let error = store
-        .activate_deployment(id, first, at(3))
-        .await
-        .expect_err("superseded");
+    let error = store.activate_deployment(id, first, at(3)).await.expect_err("superseded");
     assert_eq!(error.kind(), Kind::Conflict);
     let (_, unknown) = edit(&service, "unknown");
-    let error = store
-        .activate_deployment(id, unknown.id, at(3))
-        .await
-        .expect_err("unknown");
+    let error = store.activate_deployment(id, unknown.id, at(3)).await.expect_err("unknown");
     assert_eq!(error.kind(), Kind::NotFound);
     assert_eq!(read(&store, id).await.live_deployment, None);
 }
@@ -557,18 +351,12 @@ async fn history_is_bounded(store: Subject) {
     let mut service = created(&store, "a").await;
     let id = service.id;
     let live = service.latest_deployment;
-    store
-        .activate_deployment(id, live, at(2))
-        .await
-        .expect("activates");
+    store.activate_deployment(id, live, at(2)).await.expect("activates");
     let mut previous = live;
     // Far more failures than are kept: the live one is the oldest and stays.
     for round in 0..limits::DEPLOYMENTS_KEPT + 20 {
         let (next, deployment) = edit(&service, "broken");
-        service = store
-            .update_service(&next, Some(&deployment))
-            .await
-            .expect("updates");
+        service = store.update_service(&next, Some(&deployment)).await.expect("updates");
         if round == 3 {
             let error = store.activate_deployment(id, deployment.id, at(2)).await;
             assert_eq!(error.expect("activates"), Some(live));
@@ -587,14 +375,8 @@ async fn history_is_bounded(store: Subject) {
     assert!(has(live) && has(previous));
 
     let (next, last) = edit(&service, "good");
-    store
-        .update_service(&next, Some(&last))
-        .await
-        .expect("updates");
-    store
-        .activate_deployment(id, last.id, at(4))
-        .await
-        .expect("activates");
+    store.update_service(&next, Some(&last)).await.expect("updates");
+    store.activate_deployment(id, last.id, at(4)).await.expect("activates");
     let page = store.deployments(id, 0, 1000).await.expect("lists");
     assert_eq!(page.items.len(), limits::DEPLOYMENTS_KEPT + 1);
     let has = |id| page.items.iter().any(|deployment| deployment.id == id);
@@ -608,62 +390,27 @@ async fn replicas_are_put_wished_reported_removed(store: Subject) {
     let second = replica(id, service.latest_deployment);
     store.put_replica(first.clone()).await.expect("puts");
     store.put_replica(second.clone()).await.expect("puts");
-    store
-        .wish_replica(id, &first.id, Wish::Drain)
-        .await
-        .expect("wishes");
-    let gone = Seen::Gone {
-        cause: GoneCause::Drained,
-    };
-    store
-        .report_replica(id, &first.id, gone.clone(), 3)
-        .await
-        .expect("reports");
+    store.wish_replica(id, &first.id, Wish::Drain).await.expect("wishes");
+    let gone = Seen::Gone { cause: GoneCause::Drained };
+    store.report_replica(id, &first.id, gone.clone(), 3).await.expect("reports");
     (first.wish, first.seen) = (Wish::Drain, Some(gone));
     let view = store.view(id).await.expect("reads");
-    assert_eq!(
-        (view.replicas, view.demand),
-        (vec![first.clone(), second.clone()], 3)
-    );
+    assert_eq!((view.replicas, view.demand), (vec![first.clone(), second.clone()], 3));
 
-    store
-        .put_replica(Replica {
-            seen: None,
-            ..first.clone()
-        })
-        .await
-        .expect("replaces");
+    store.put_replica(Replica { seen: None, ..first.clone() }).await.expect("replaces");
     store.remove_replica(id, &second.id).await.expect("removes");
     store.request_capacity(id, 7).await.expect("asks");
-    let obstacle = Obstacle {
-        message: "no memory".to_owned(),
-        retry_at: at(60),
-    };
-    store
-        .set_obstacle(id, Some(obstacle.clone()))
-        .await
-        .expect("sets");
+    let obstacle = Obstacle { message: "no memory".to_owned(), retry_at: at(60) };
+    store.set_obstacle(id, Some(obstacle.clone())).await.expect("sets");
     let view = store.view(id).await.expect("reads");
-    assert_eq!(
-        view.replicas,
-        [Replica {
-            seen: None,
-            ..first
-        }]
-    );
+    assert_eq!(view.replicas, [Replica { seen: None, ..first }]);
     assert_eq!((view.demand, view.obstacle), (7, Some(obstacle)));
     store.set_obstacle(id, None).await.expect("clears");
     assert_eq!(store.view(id).await.expect("reads").obstacle, None);
 
     // Unknown replicas are no error and do not come to be.
-    store
-        .wish_replica(id, &second.id, Wish::Drain)
-        .await
-        .expect("ignores");
-    store
-        .report_replica(id, &second.id, Seen::Ready, 0)
-        .await
-        .expect("takes the demand");
+    store.wish_replica(id, &second.id, Wish::Drain).await.expect("ignores");
+    store.report_replica(id, &second.id, Seen::Ready, 0).await.expect("takes the demand");
     store.remove_replica(id, &second.id).await.expect("ignores");
     let view = store.view(id).await.expect("reads");
     assert_eq!((view.replicas.len(), view.demand), (1, 0));
@@ -672,14 +419,8 @@ async fn replicas_are_put_wished_reported_removed(store: Subject) {
 async fn views_of_unknown_services_are_empty(store: Subject) {
     let id = ServiceId::new();
     store.request_capacity(id, 5).await.expect("ignores");
-    let obstacle = Obstacle {
-        message: "x".to_owned(),
-        retry_at: at(1),
-    };
-    store
-        .set_obstacle(id, Some(obstacle))
-        .await
-        .expect("ignores");
+    let obstacle = Obstacle { message: "x".to_owned(), retry_at: at(1) };
+    store.set_obstacle(id, Some(obstacle)).await.expect("ignores");
     let view = store.view(id).await.expect("reads");
     assert_eq!((view.route, view.replicas), (None, vec![]));
     assert_eq!((view.demand, view.obstacle), (0, None));
@@ -694,10 +435,7 @@ async fn replicas_outlive_their_service(store: Subject) {
     store.request_capacity(id, 2).await.expect("asks");
     store.delete_service(id).await.expect("deletes");
     let view = store.view(id).await.expect("reads");
-    assert_eq!(
-        (view.route, view.replicas.as_slice()),
-        (None, [last.clone()].as_slice())
-    );
+    assert_eq!((view.route, view.replicas.as_slice()), (None, [last.clone()].as_slice()));
     assert!(store.service_ids().await.expect("lists").is_empty());
     store.remove_replica(id, &last.id).await.expect("removes");
     let view = store.view(id).await.expect("reads");
@@ -720,18 +458,12 @@ async fn hints_follow_each_change(store: Subject) {
     let id = service.id;
     hinted(&mut hints, id);
     let (taken, first) = super::service("a");
-    store
-        .create_service(&taken, &first)
-        .await
-        .expect_err("refused");
+    store.create_service(&taken, &first).await.expect_err("refused");
     silent(&mut hints);
     store.claim_deployment(id, at(2)).await.expect("claims");
     silent(&mut hints); // nothing was superseded
     let (next, second) = edit(&service, "second");
-    store
-        .update_service(&next, Some(&second))
-        .await
-        .expect("updates");
+    store.update_service(&next, Some(&second)).await.expect("updates");
     hinted(&mut hints, id);
     store.claim_deployment(id, at(2)).await.expect("claims");
     hinted(&mut hints, id);
@@ -740,10 +472,7 @@ async fn hints_follow_each_change(store: Subject) {
     hinted(&mut hints, id);
     building().await.expect("records");
     silent(&mut hints);
-    store
-        .activate_deployment(id, second.id, at(4))
-        .await
-        .expect("activates");
+    store.activate_deployment(id, second.id, at(4)).await.expect("activates");
     hinted(&mut hints, id);
 
     // The first time is news, the second is not.
@@ -753,27 +482,18 @@ async fn hints_follow_each_change(store: Subject) {
         expect(&mut hints, id);
     }
     for expect in [hinted, |hints: &mut _, _| silent(hints)] {
-        store
-            .wish_replica(id, &replica.id, Wish::Drain)
-            .await
-            .expect("wishes");
+        store.wish_replica(id, &replica.id, Wish::Drain).await.expect("wishes");
         expect(&mut hints, id);
     }
     for expect in [hinted, |hints: &mut _, _| silent(hints)] {
-        store
-            .report_replica(id, &replica.id, Seen::Ready, 1)
-            .await
-            .expect("reports");
+        store.report_replica(id, &replica.id, Seen::Ready, 1).await.expect("reports");
         expect(&mut hints, id);
     }
     for expect in [hinted, |hints: &mut _, _| silent(hints)] {
         store.request_capacity(id, 2).await.expect("asks");
         expect(&mut hints, id);
     }
-    store
-        .remove_replica(id, &replica.id)
-        .await
-        .expect("removes");
+    store.remove_replica(id, &replica.id).await.expect("removes");
     hinted(&mut hints, id);
     store.delete_service(id).await.expect("deletes");
     hinted(&mut hints, id);
@@ -805,14 +525,7 @@ async fn one_of_many_writers_wins_each_version(store: Subject) {
         assert_eq!(winners[0].version, before.version + 1);
         assert_eq!(read(&store, service.id).await, winners[0]);
     }
-    assert_eq!(
-        store
-            .deployments(service.id, 0, 1)
-            .await
-            .expect("lists")
-            .count,
-        6
-    );
+    assert_eq!(store.deployments(service.id, 0, 1).await.expect("lists").count, 6);
 }
 
 async fn one_of_many_creators_gets_the_name(store: Subject) {
@@ -847,12 +560,7 @@ async fn views_are_of_one_piece(store: Subject) {
             let mut last = 0;
             while last < 30 {
                 hints.recv().await.expect("the store is there");
-                let route = store
-                    .view(id)
-                    .await
-                    .expect("reads")
-                    .route
-                    .expect("is there");
+                let route = store.view(id).await.expect("reads").route.expect("is there");
                 assert_eq!(route.max_replicas, route.min_replicas + 5);
                 assert!(route.min_replicas >= last, "views do not go back");
                 last = route.min_replicas;
@@ -862,12 +570,7 @@ async fn views_are_of_one_piece(store: Subject) {
     for round in 1..=30 {
         (service.min_replicas, service.max_replicas) = (round, round + 5);
         service = store.update_service(&service, None).await.expect("updates");
-        let route = store
-            .view(id)
-            .await
-            .expect("reads")
-            .route
-            .expect("is there");
+        let route = store.view(id).await.expect("reads").route.expect("is there");
         assert_eq!(route.min_replicas, round, "a writer sees its own write");
     }
     watcher.await.expect("does not panic");

@@ -59,10 +59,7 @@ async fn run(steps: Vec<Step>) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut store = Embedded::open(dir.path()).expect("opens");
     let (mut service, first) = service("a");
-    store
-        .create_service(&service, &first)
-        .await
-        .expect("creates");
+    store.create_service(&service, &first).await.expect("creates");
     let id = service.id;
     let mut claimed: Option<DeploymentId> = None;
     let mut live: Option<DeploymentId> = None;
@@ -73,37 +70,18 @@ async fn run(steps: Vec<Step>) {
             Step::Update => {
                 let (next, deployment) = edit(&service, "next");
                 made.push(deployment.id);
-                service = store
-                    .update_service(&next, Some(&deployment))
-                    .await
-                    .expect("updates");
+                service = store.update_service(&next, Some(&deployment)).await.expect("updates");
             }
             Step::Claim => {
-                let all = store
-                    .deployments(id, 0, usize::MAX)
-                    .await
-                    .expect("lists")
-                    .items;
+                let all = store.deployments(id, 0, usize::MAX).await.expect("lists").items;
                 let newest = all.iter().find(|deployment| !deployment.phase.is_settled());
                 let got = store.claim_deployment(id, at(time)).await.expect("claims");
-                assert_eq!(
-                    got.as_ref().map(|got| got.id),
-                    newest.map(|newest| newest.id)
-                );
+                assert_eq!(got.as_ref().map(|got| got.id), newest.map(|newest| newest.id));
                 claimed = got.map(|got| got.id);
-                let all = store
-                    .deployments(id, 0, usize::MAX)
-                    .await
-                    .expect("lists")
-                    .items;
-                let waiting = all
-                    .iter()
-                    .filter(|deployment| !deployment.phase.is_settled());
+                let all = store.deployments(id, 0, usize::MAX).await.expect("lists").items;
+                let waiting = all.iter().filter(|deployment| !deployment.phase.is_settled());
                 assert_eq!(
-                    waiting
-                        .map(|waiting| waiting.id)
-                        .collect::<Vec<_>>()
-                        .as_slice(),
+                    waiting.map(|waiting| waiting.id).collect::<Vec<_>>().as_slice(),
                     claimed.as_slice()
                 );
             }
@@ -136,21 +114,9 @@ async fn run(steps: Vec<Step>) {
         }
         let kept = store.service(id).await.expect("reads").expect("is there");
         assert_eq!(kept.live_deployment, live);
-        let route = store
-            .view(id)
-            .await
-            .expect("reads")
-            .route
-            .expect("is there");
+        let route = store.view(id).await.expect("reads").route.expect("is there");
         assert_eq!(route.live_deployment, live);
-        check(
-            &store
-                .deployments(id, 0, usize::MAX)
-                .await
-                .expect("lists")
-                .items,
-            live,
-        );
+        check(&store.deployments(id, 0, usize::MAX).await.expect("lists").items, live);
     }
 }
 

@@ -29,36 +29,17 @@ async fn everything_acknowledged_survives_a_reopen() {
     let (a, first) = service("a");
     let (b, first_of_b) = service("b");
     store.create_service(&a, &first).await.expect("creates");
-    store
-        .create_service(&b, &first_of_b)
-        .await
-        .expect("creates");
-    store
-        .activate_deployment(a.id, first.id, at(2))
-        .await
-        .expect("activates");
+    store.create_service(&b, &first_of_b).await.expect("creates");
+    store.activate_deployment(a.id, first.id, at(2)).await.expect("activates");
     let (next, second) = edit(&a, "second");
-    let a = store
-        .update_service(&next, Some(&second))
-        .await
-        .expect("updates");
+    let a = store.update_service(&next, Some(&second)).await.expect("updates");
     let failed = Some("no".to_owned());
     store
-        .record_phase(
-            a.id,
-            second.id,
-            Phase::Failed,
-            at(3),
-            vec![line("no")],
-            failed,
-        )
+        .record_phase(a.id, second.id, Phase::Failed, at(3), vec![line("no")], failed)
         .await
         .expect("records");
     store.delete_service(b.id).await.expect("deletes");
-    store
-        .put_replica(replica(a.id, first.id))
-        .await
-        .expect("puts");
+    store.put_replica(replica(a.id, first.id)).await.expect("puts");
     let deployments = store.deployments(a.id, 0, 10).await.expect("lists");
     let route = store.view(a.id).await.expect("reads").route;
     drop(store); // nothing is closed in any other way
@@ -68,29 +49,16 @@ async fn everything_acknowledged_survives_a_reopen() {
     assert_eq!(store.service_ids().await.expect("lists"), [a.id]);
     assert_eq!(
         store.services(0, 10).await.expect("lists"),
-        Page {
-            count: 1,
-            items: vec![a.clone()]
-        }
+        Page { count: 1, items: vec![a.clone()] }
     );
-    assert_eq!(
-        store.deployments(a.id, 0, 10).await.expect("lists"),
-        deployments
-    );
-    let code = store
-        .deployment(a.id, second.id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    assert_eq!(store.deployments(a.id, 0, 10).await.expect("lists"), deployments);
+    let code = store.deployment(a.id, second.id).await.expect("reads").expect("is there");
     assert_eq!(code.function.code, "second");
     let view = store.view(a.id).await.expect("reads");
     assert_eq!((view.route, view.replicas), (route, vec![]));
     // Names are kept with their owners.
     let (again, first) = service("a");
-    store
-        .create_service(&again, &first)
-        .await
-        .expect_err("refused");
+    store.create_service(&again, &first).await.expect_err("refused");
     let (again, first) = service("b");
     store.create_service(&again, &first).await.expect("creates");
 }
@@ -100,34 +68,21 @@ async fn a_kill_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = open(dir.path());
     let (service, first) = service("a");
-    store
-        .create_service(&service, &first)
-        .await
-        .expect("creates");
+    store.create_service(&service, &first).await.expect("creates");
     let store_of = |dir: &tempfile::TempDir| open(dir.path());
 
     let killed = as_if_killed(dir.path());
     let kept = store_of(&killed).service(service.id).await.expect("reads");
     assert_eq!(kept.as_ref(), Some(&service));
 
-    store
-        .activate_deployment(service.id, first.id, at(2))
-        .await
-        .expect("activates");
+    store.activate_deployment(service.id, first.id, at(2)).await.expect("activates");
     let killed = as_if_killed(dir.path());
-    let kept = store_of(&killed)
-        .service(service.id)
-        .await
-        .expect("reads")
-        .expect("is there");
+    let kept = store_of(&killed).service(service.id).await.expect("reads").expect("is there");
     assert_eq!(kept.live_deployment, Some(first.id));
 
     store.delete_service(service.id).await.expect("deletes");
     let killed = as_if_killed(dir.path());
-    assert_eq!(
-        store_of(&killed).service(service.id).await.expect("reads"),
-        None
-    );
+    assert_eq!(store_of(&killed).service(service.id).await.expect("reads"), None);
 }
 
 #[tokio::test]
@@ -135,42 +90,23 @@ async fn a_kill_on_the_way_leaves_a_deployment_that_starts_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = open(dir.path());
     let (service, first) = service("a");
-    store
-        .create_service(&service, &first)
-        .await
-        .expect("creates");
+    store.create_service(&service, &first).await.expect("creates");
     let building = vec![line("building")];
     store
-        .record_phase(
-            service.id,
-            first.id,
-            Phase::Building,
-            at(2),
-            building.clone(),
-            None,
-        )
+        .record_phase(service.id, first.id, Phase::Building, at(2), building.clone(), None)
         .await
         .expect("records");
 
     let killed = as_if_killed(dir.path());
-    let again = open(killed.path())
-        .claim_deployment(service.id, at(3))
-        .await
-        .expect("claims");
+    let again = open(killed.path()).claim_deployment(service.id, at(3)).await.expect("claims");
     assert_eq!(again.map(|deployment| deployment.id), Some(first.id));
 
     // A commit that must survive takes the earlier ones with it.
     store.update_service(&service, None).await.expect("updates");
     let killed = as_if_killed(dir.path());
-    let kept = open(killed.path())
-        .deployment(service.id, first.id)
-        .await
-        .expect("reads");
+    let kept = open(killed.path()).deployment(service.id, first.id).await.expect("reads");
     let kept = kept.expect("is there");
-    assert_eq!(
-        (phases(&kept), kept.log),
-        (vec![Phase::Queued, Phase::Building], building)
-    );
+    assert_eq!((phases(&kept), kept.log), (vec![Phase::Queued, Phase::Building], building));
 }
 
 #[tokio::test]
@@ -190,9 +126,6 @@ async fn a_caller_that_goes_away_leaves_a_whole_change() {
         .await;
     }
     hints.recv().await.expect("the change is made all the same");
-    assert_eq!(
-        store.service(service.id).await.expect("reads").as_ref(),
-        Some(&service)
-    );
+    assert_eq!(store.service(service.id).await.expect("reads").as_ref(), Some(&service));
     assert!(store.view(service.id).await.expect("reads").route.is_some());
 }
