@@ -32,12 +32,14 @@ pub struct Images {
     runtimes: Runtimes,
     /// Runner layers that are known to exist, by runtime.
     runners: Mutex<BTreeMap<String, String>>,
+    /// Held while one is built, so that nobody builds it beside.
+    building: tokio::sync::Mutex<()>,
 }
 
 impl Images {
     /// Nothing is built yet.
     pub fn new(engine: Arc<dyn Engine>, instance: InstanceId, runtimes: Runtimes) -> Self {
-        Self { engine, instance, runtimes, runners: Mutex::default() }
+        Self { engine, instance, runtimes, runners: Mutex::default(), building: Default::default() }
     }
 
     /// The name of a deployment's image.
@@ -86,10 +88,11 @@ impl Images {
 
     /// The runner layer of a runtime, built when this content of it does not exist yet.
     async fn runner(&self, runtime: &Runtime) -> Result<String> {
-        let known = self.runners.lock().get(&runtime.name).cloned();
-        if let Some(tag) = known
-            && self.engine.image_id(&tag).await?.is_some()
-        {
+        if let Some(tag) = self.known_runner(runtime).await? {
+            return Ok(tag);
+        }
+        let _turn = self.building.lock().await;
+        if let Some(tag) = self.known_runner(runtime).await? {
             return Ok(tag);
         }
         let (base, base_id) = self.base(runtime).await?;
@@ -107,6 +110,14 @@ impl Images {
         }
         self.runners.lock().insert(runtime.name.clone(), tag.clone());
         Ok(tag)
+    }
+
+    async fn known_runner(&self, runtime: &Runtime) -> Result<Option<String>> {
+        let known = self.runners.lock().get(&runtime.name).cloned();
+        match known {
+            Some(tag) => Ok(self.engine.image_id(&tag).await?.map(|_| tag)),
+            None => Ok(None),
+        }
     }
 
     /// The first of the runtime's base images that is here, else the first that can be had.

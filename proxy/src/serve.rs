@@ -264,7 +264,8 @@ impl ServiceTrait for EdgeService {
 
 fn log(config: &Config) -> Startup<()> {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_new(&config.log)
+    // What Pingora says of its own start is of no use to an operator; a setting can bring it back.
+    let filter = EnvFilter::try_new(format!("pingora_core=warn,pingora_proxy=warn,{}", config.log))
         .map_err(|e| format!("GRID_LOG: \"{}\" is not a log filter: {e}", config.log))?;
     // Standard output is for the ready line.
     let builder = fmt()

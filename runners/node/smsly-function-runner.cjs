@@ -166,4 +166,5 @@ server.on('error', (error) => {
   server.triedIpv4 = true;
   server.listen(settings.port, '0.0.0.0');
 });
-server.listen({ port: settings.port, host: '::', ipv6Only: false });
+// The edge's first request comes before the port.
+setImmediate(() => server.listen({ port: settings.port, host: '::', ipv6Only: false }));
