@@ -74,8 +74,13 @@ pub struct Context {
 /// Runs the control plane until `stop` turns true. Containers keep running then: the next process
 /// adopts them.
 pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
-    let mut plane =
-        Plane { context, drivers: HashMap::new(), engine_up: false, tasks: JoinSet::new() };
+    let mut plane = Plane {
+        context,
+        drivers: HashMap::new(),
+        engine_up: false,
+        swept: false,
+        tasks: JoinSet::new(),
+    };
     tokio::select! {
         () = plane.follow() => {}
         _ = stop.wait_for(|stop| *stop) => {}
@@ -86,6 +91,8 @@ struct Plane {
     context: Arc<Context>,
     drivers: HashMap<ServiceId, mpsc::Sender<Command>>,
     engine_up: bool,
+    /// What earlier processes left is removed once, before anything is started.
+    swept: bool,
     /// The drivers end with the plane.
     tasks: JoinSet<ServiceId>,
 }
@@ -134,7 +141,7 @@ impl Plane {
     /// Gives each service the containers that exist of it, also the services that are gone.
     async fn settle(&mut self, containers: Vec<Container>, listed_at: Instant) {
         let known: HashSet<_> = containers.iter().map(|c| c.replica.clone()).collect();
-        if self.drivers.is_empty()
+        if !std::mem::replace(&mut self.swept, true)
             && let Err(error) = self.context.run_dir.sweep(&known).await
         {
             tracing::warn!(%error, "leftovers of earlier replicas could not be removed");

@@ -1,0 +1,249 @@
+//! The pool with real Unix sockets in the place of replicas, on paused time.
+
+use std::time::Duration;
+
+use control::{
+    name::{FunctionName, PublicDomain},
+    service::{Replica, Route},
+};
+use jiff::Timestamp;
+use pingora_core::protocols::l4;
+use tokio::net::UnixStream;
+
+use super::*;
+
+struct World {
+    pool: Arc<Pool>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    view: ServiceView,
+    /// The replicas' ends: while they live, so do the connections.
+    ends: Vec<UnixStream>,
+}
+
+impl World {
+    fn new(queue_length: usize) -> Self {
+        let service = ServiceId::new();
+        let (sender, notes) = mpsc::unbounded_channel();
+        let route = Route {
+            service,
+            public_domain: PublicDomain::parse("a.localhost").expect("valid"),
+            function_name: FunctionName::parse("a").expect("valid"),
+            live_deployment: None,
+            min_replicas: 0,
+            max_replicas: 4,
+        };
+        let view =
+            ServiceView { route: Some(route), replicas: Vec::new(), demand: 0, obstacle: None };
+        Self { pool: Pool::new(service, queue_length, sender), notes, view, ends: Vec::new() }
+    }
+
+    fn activate(&mut self, deployment: DeploymentId) {
+        if let Some(route) = &mut self.view.route {
+            route.live_deployment = Some(deployment);
+        }
+        self.pool.apply(&self.view);
+    }
+
+    fn join(&mut self, deployment: DeploymentId) -> ReplicaId {
+        let id = ReplicaId::random();
+        self.view.replicas.push(Replica {
+            id: id.clone(),
+            service: self.pool.service,
+            deployment,
+            wish: Wish::Serve,
+            seen: None,
+        });
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        self.ends.push(theirs);
+        self.pool.join(id.clone(), deployment, Box::new(l4::stream::Stream::from(ours)));
+        id
+    }
+
+    fn drain(&mut self, id: &ReplicaId) {
+        for replica in self.view.replicas.iter_mut().filter(|replica| replica.id == *id) {
+            replica.wish = Wish::Drain;
+        }
+        self.pool.apply(&self.view);
+    }
+
+    fn now(&self) -> Lease {
+        match self.pool.enter() {
+            Ok(Turn::Now(lease)) => lease,
+            Ok(Turn::Later(_)) => panic!("had to wait"),
+            Err(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    fn later(&self) -> Place {
+        match self.pool.enter() {
+            Ok(Turn::Later(place)) => place,
+            Ok(Turn::Now(_)) => panic!("did not have to wait"),
+            Err(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    fn seen(&mut self) -> Vec<(Seen, u32)> {
+        let mut seen = Vec::new();
+        while let Ok(note) = self.notes.try_recv() {
+            if let Note::Seen { seen: what, demand, .. } = note {
+                seen.push((what, demand));
+            }
+        }
+        seen
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+fn finish(mut lease: Lease) {
+    let link = lease.start().expect("a lease has its connection");
+    lease.give_back(link);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_at_a_time_and_first_come_first_served() {
+    let mut world = World::new(10);
+    let live = DeploymentId::new();
+    world.activate(live);
+    world.join(live);
+    let first = world.now();
+    let (mut second, mut third) = (world.later(), world.later());
+    finish(first);
+    let lease = second.turn(soon()).await.expect("its turn");
+    assert_eq!(third.turn(Instant::now()).await.err(), Some(Refusal::NoReplica));
+    finish(lease);
+    assert!(third.turn(soon()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_nobody_took_goes_to_the_next() {
+    let mut world = World::new(10);
+    let live = DeploymentId::new();
+    world.activate(live);
+    world.join(live);
+    let running = world.now();
+    let (gives_up, mut waits) = (world.later(), world.later());
+    finish(running); // the grant is on its way to the first of them
+    drop(gives_up);
+    assert!(waits.turn(soon()).await.is_ok());
+    assert!(world.seen().iter().all(|(seen, _)| *seen == Seen::Ready), "no replica was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_dropped_in_the_middle_costs_the_replica_and_an_unused_one_does_not() {
+    let mut world = World::new(10);
+    let live = DeploymentId::new();
+    world.activate(live);
+    world.join(live);
+    drop(world.now());
+    let mut lease = world.now();
+    let link = lease.start();
+    drop(lease);
+    drop(link);
+    let gone = Seen::Gone { cause: GoneCause::Garbled };
+    assert_eq!(world.seen().last(), Some(&(gone, 0)));
+    let _waits = world.later();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_switch_moves_waiting_requests_to_the_new_version() {
+    let mut world = World::new(10);
+    let (old, new) = (DeploymentId::new(), DeploymentId::new());
+    world.activate(old);
+    let old_replica = world.join(old);
+    let running = world.now();
+    let mut waits = world.later();
+    let candidate = world.join(new);
+    assert_eq!(waits.turn(Instant::now()).await.err(), Some(Refusal::NoReplica));
+
+    world.activate(new);
+    let lease = waits.turn(soon()).await.expect("the candidate serves");
+    assert_eq!(*lease.replica(), candidate);
+
+    finish(running); // the old version finishes, and rests without getting anything more
+    let _queued = world.later();
+    world.drain(&old_replica);
+    let drained = Seen::Gone { cause: GoneCause::Drained };
+    assert!(world.seen().iter().any(|(seen, _)| *seen == drained));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_replica_finishes_its_request_first() {
+    let mut world = World::new(10);
+    let live = DeploymentId::new();
+    world.activate(live);
+    let replica = world.join(live);
+    let running = world.now();
+    world.seen();
+    world.drain(&replica);
+    assert_eq!(world.seen(), []);
+    finish(running);
+    assert_eq!(world.seen(), [(Seen::Gone { cause: GoneCause::Drained }, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn steady_traffic_says_nothing_and_rising_demand_says_each_step_once() {
+    let mut world = World::new(2);
+    let live = DeploymentId::new();
+    world.activate(live);
+    world.join(live);
+    for _ in 0..100 {
+        finish(world.now());
+    }
+    world.seen();
+    let running = world.now();
+    let waiting = (world.later(), world.later());
+    assert_eq!(world.pool.enter().err().map(|r| r == Refusal::QueueFull), Some(true));
+    let demand = |note| match note {
+        Note::Demand { demand, .. } => demand,
+        Note::Seen { .. } => panic!("nothing was seen"),
+    };
+    assert_eq!(world.notes.try_recv().map(demand), Ok(2));
+    assert_eq!(world.notes.try_recv().map(demand), Ok(3));
+    assert!(world.notes.try_recv().is_err());
+    drop(waiting);
+    finish(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_replica_is_reported_once_and_again_when_it_works() {
+    let mut world = World::new(2);
+    let live = DeploymentId::new();
+    world.activate(live);
+    let replica = world.join(live);
+    world.seen();
+    world.pool.tell_idle(&replica);
+    world.pool.tell_idle(&replica);
+    assert_eq!(world.seen(), [(Seen::Idle, 0)]);
+    // A health check is no work.
+    finish(world.pool.borrow(&replica).expect("it rests"));
+    assert_eq!(world.seen(), []);
+    finish(world.now());
+    assert_eq!(world.seen(), [(Seen::Ready, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_obstacle_is_told_to_those_who_wait_and_to_those_who_come() {
+    let mut world = World::new(2);
+    world.activate(DeploymentId::new());
+    let mut waits = world.later();
+    let obstacle = Obstacle { message: "no engine".to_owned(), retry_at: Timestamp::now() };
+    world.view.obstacle = Some(obstacle.clone());
+    world.pool.apply(&world.view);
+    assert_eq!(waits.turn(soon()).await.err(), Some(Refusal::Obstacle(obstacle.clone())));
+    assert_eq!(world.pool.enter().err(), Some(Refusal::Obstacle(obstacle)));
+    world.view.obstacle = None;
+    world.pool.apply(&world.view);
+    world.later();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_function_refuses_those_who_wait() {
+    let mut world = World::new(2);
+    let mut waits = world.later();
+    world.view.route = None;
+    world.pool.apply(&world.view);
+    assert_eq!(waits.turn(soon()).await.err(), Some(Refusal::Deleted));
+}
