@@ -2,6 +2,8 @@
 //! wakes on hints, on the engine's answers and on deadlines, compares what is with what should be,
 //! and acts. Nobody else starts or ends a container.
 
+mod fleet;
+mod obstacle;
 mod plan;
 mod work;
 
@@ -26,12 +28,9 @@ use crate::{
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
     plane::Context,
-    replica::{Action, Event, Machine},
-    service::{Deployment, Obstacle, Replica, ServiceView, Wish},
+    replica::{Event, Machine},
+    service::{Deployment, ServiceView},
 };
-
-/// What a client of a function without any working deployment is told to wait.
-const NO_DEPLOYMENT_RETRY: Duration = Duration::from_secs(10);
 
 /// What a driver is told.
 #[derive(Debug)]
@@ -99,7 +98,6 @@ struct Driver {
     last_failure: String,
     /// No starts and no deployments before this.
     wait_until: Option<Instant>,
-    obstacle_told: bool,
     engine_up: bool,
     /// The service is deleted and its images and logs are gone.
     swept: bool,
@@ -123,7 +121,6 @@ pub(crate) async fn drive(
         failures: 0,
         last_failure: String::new(),
         wait_until: None,
-        obstacle_told: false,
         engine_up,
         swept: false,
         work: JoinSet::new(),
@@ -283,48 +280,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells waiting requests why they wait in vain, or that they do not any more.
-    async fn tell_obstacle(&mut self, view: &ServiceView) -> Result<()> {
-        let serving = self.replicas.values().any(|owned| owned.machine.counts());
-        let obstacle = if serving {
-            None
-        } else if !self.engine_up {
-            Some(("The container engine is not available.".to_owned(), limits::ENGINE_RETRY))
-        } else if view.route.as_ref().is_some_and(|route| route.live_deployment.is_none())
-            && self.deploying.is_none()
-            && self.wait_until.is_none()
-        {
-            let reason = "No deployment of this function has succeeded yet.";
-            Some((reason.to_owned(), NO_DEPLOYMENT_RETRY))
-        } else if self.failures >= 2
-            && let Some(until) = self.wait_until
-        {
-            let wait = until.saturating_duration_since(Instant::now());
-            Some((format!("The function does not start: {}", self.last_failure), wait))
-        } else {
-            None
-        };
-        if obstacle.is_none() && !self.obstacle_told && view.obstacle.is_none() {
-            return Ok(());
-        }
-        let same = match (&obstacle, &view.obstacle) {
-            (Some((message, _)), Some(told)) => {
-                *message == told.message && Timestamp::now() < told.retry_at
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        self.obstacle_told = obstacle.is_some();
-        if same {
-            return Ok(());
-        }
-        let obstacle = obstacle.map(|(message, wait)| Obstacle {
-            message,
-            retry_at: Timestamp::now() + wait.max(limits::ENGINE_RETRY),
-        });
-        self.context.store.set_obstacle(self.service, obstacle).await
-    }
-
     async fn continue_deployment(&mut self, own: &mpsc::WeakSender<Command>) -> Result<()> {
         if self.deploying.is_some() || self.wait_until.is_some() || !self.engine_up {
             return Ok(());
@@ -361,157 +316,6 @@ impl Driver {
             return false;
         }
         true
-    }
-
-    fn adopt(&mut self, containers: Vec<Container>, listed_at: Instant) {
-        let drain = self.context.settings.function_timeout;
-        let lost: Vec<_> = self
-            .replicas
-            .iter()
-            .filter(|(id, owned)| {
-                owned.machine.is_launched()
-                    && owned.since < listed_at
-                    && !containers.iter().any(|c| c.replica == **id && c.running)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in lost {
-            self.feed(&id, Event::Exited);
-        }
-        for container in containers {
-            if self.replicas.contains_key(&container.replica) {
-                continue;
-            }
-            let now = Instant::now();
-            let (machine, place) = match self.context.replicas.clone().try_acquire_owned() {
-                Ok(place) if container.running => (Machine::found(now, drain), Some(place)),
-                _ => (Machine::useless(drain), None),
-            };
-            let actions = machine.begin();
-            let id = container.replica;
-            tracing::info!(service = %self.service, replica = %id, running = container.running, "found a container");
-            self.replicas.insert(
-                id.clone(),
-                Owned {
-                    machine,
-                    deployment: container.deployment,
-                    since: now,
-                    candidate: None,
-                    _place: place,
-                },
-            );
-            if container.running {
-                self.publish(&id, container.deployment);
-            }
-            self.act(&id, actions);
-        }
-    }
-
-    fn launch(&mut self, deployment: Arc<Deployment>, candidate: Option<mpsc::Sender<Progress>>) {
-        let Ok(place) = self.context.replicas.clone().try_acquire_owned() else {
-            let full = format!(
-                "This host already runs {} replicas (GRID_MAX_REPLICAS).",
-                self.context.settings.replicas
-            );
-            match candidate {
-                Some(candidate) => drop(candidate.try_send(Progress::Failed(full))),
-                None => self.note_failure(full),
-            }
-            return;
-        };
-        let id = ReplicaId::random();
-        self.replicas.insert(
-            id.clone(),
-            Owned {
-                machine: Machine::launching(self.context.settings.function_timeout),
-                deployment: deployment.id,
-                since: Instant::now(),
-                candidate,
-                _place: Some(place),
-            },
-        );
-        let (context, replica) = (self.context.clone(), id);
-        self.work.spawn(async move {
-            let outcome = work::launch(&context, &replica, &deployment).await;
-            Done::Launch(replica, outcome)
-        });
-    }
-
-    /// Makes an adopted replica known to the edge, which then listens for it.
-    fn publish(&mut self, id: &ReplicaId, deployment: DeploymentId) {
-        let replica = Replica {
-            id: id.clone(),
-            service: self.service,
-            deployment,
-            wish: Wish::Serve,
-            seen: None,
-        };
-        let context = self.context.clone();
-        self.work.spawn(async move {
-            if let Err(error) = context.store.put_replica(replica).await {
-                tracing::error!(%error, "an adopted replica could not be recorded");
-            }
-            Done::Housekeeping
-        });
-    }
-
-    fn feed(&mut self, id: &ReplicaId, event: Event) {
-        let Some(owned) = self.replicas.get_mut(id) else {
-            return;
-        };
-        let actions = owned.machine.on(event, Instant::now());
-        self.act(id, actions);
-    }
-
-    fn act(&mut self, id: &ReplicaId, actions: Vec<Action>) {
-        for action in actions {
-            let Some(owned) = self.replicas.get_mut(id) else {
-                return;
-            };
-            match action {
-                Action::TellLaunched => {
-                    owned.since = Instant::now();
-                    if let Some(candidate) = &owned.candidate {
-                        let _ = candidate.try_send(Progress::Launched);
-                    }
-                }
-                Action::TellReady => match &owned.candidate {
-                    Some(candidate) => drop(candidate.try_send(Progress::Ready)),
-                    None => {
-                        self.failures = 0;
-                        self.wait_until = None;
-                    }
-                },
-                Action::TellFailed(reason) => match owned.candidate.take() {
-                    Some(candidate) => drop(candidate.try_send(Progress::Failed(reason))),
-                    None => self.note_failure(reason),
-                },
-                Action::Drain => {
-                    let (context, service, id) = (self.context.clone(), self.service, id.clone());
-                    self.work.spawn(async move {
-                        let drain = context.store.wish_replica(service, &id, Wish::Drain);
-                        if let Err(error) = drain.await {
-                            tracing::warn!(%service, replica = %id, %error, "drain not recorded");
-                        }
-                        Done::Housekeeping
-                    });
-                }
-                Action::Remove(removal) => {
-                    let (context, service, id) = (self.context.clone(), self.service, id.clone());
-                    self.work.spawn(async move {
-                        let outcome = work::remove(&context, service, &id, removal).await;
-                        Done::Removal(id, outcome)
-                    });
-                }
-                Action::Forget => {
-                    let gone = self.replicas.remove(id);
-                    let live = self.live.as_ref().map(|live| live.id);
-                    if gone.is_some_and(|gone| Some(gone.deployment) != live) {
-                        self.prune();
-                    }
-                }
-            }
-        }
     }
 
     fn note_failure(&mut self, reason: String) {

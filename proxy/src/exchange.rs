@@ -206,3 +206,6 @@ fn broken(error: Box<pingora_core::Error>) -> Fault {
         _ => Fault::Closed,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! The replicas of a driver: started, adopted, fed with events, and what their machines ask for.
+
+use std::sync::Arc;
+
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Done, Driver, Owned, Progress, work};
+use crate::{
+    engine::Container,
+    name::{DeploymentId, ReplicaId},
+    replica::{Action, Event, Machine},
+    service::{Deployment, Replica, Wish},
+};
+
+impl Driver {
+    /// Starts a replica; a candidate when somebody wants to know how it goes.
+    pub(super) fn launch(
+        &mut self,
+        deployment: Arc<Deployment>,
+        candidate: Option<mpsc::Sender<Progress>>,
+    ) {
+        let Ok(place) = self.context.replicas.clone().try_acquire_owned() else {
+            let full = format!(
+                "This host already runs {} replicas (GRID_MAX_REPLICAS).",
+                self.context.settings.replicas
+            );
+            match candidate {
+                Some(candidate) => drop(candidate.try_send(Progress::Failed(full))),
+                None => self.note_failure(full),
+            }
+            return;
+        };
+        let id = ReplicaId::random();
+        self.replicas.insert(
+            id.clone(),
+            Owned {
+                machine: Machine::launching(self.context.settings.function_timeout),
+                deployment: deployment.id,
+                since: Instant::now(),
+                candidate,
+                _place: Some(place),
+            },
+        );
+        let (context, replica) = (self.context.clone(), id);
+        self.work.spawn(async move {
+            let outcome = work::launch(&context, &replica, &deployment).await;
+            Done::Launch(replica, outcome)
+        });
+    }
+
+    /// Takes over what the engine says exists of the service, and notices what does not.
+    pub(super) fn adopt(&mut self, containers: Vec<Container>, listed_at: Instant) {
+        let drain = self.context.settings.function_timeout;
+        let lost: Vec<_> = self
+            .replicas
+            .iter()
+            .filter(|(id, owned)| {
+                owned.machine.is_launched()
+                    && owned.since < listed_at
+                    && !containers.iter().any(|c| c.replica == **id && c.running)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in lost {
+            self.feed(&id, Event::Exited);
+        }
+        for container in containers {
+            if self.replicas.contains_key(&container.replica) {
+                continue;
+            }
+            let now = Instant::now();
+            let (machine, place) = match self.context.replicas.clone().try_acquire_owned() {
+                Ok(place) if container.running => (Machine::found(now, drain), Some(place)),
+                _ => (Machine::useless(drain), None),
+            };
+            let actions = machine.begin();
+            let id = container.replica;
+            tracing::info!(service = %self.service, replica = %id, running = container.running, "found a container");
+            self.replicas.insert(
+                id.clone(),
+                Owned {
+                    machine,
+                    deployment: container.deployment,
+                    since: now,
+                    candidate: None,
+                    _place: place,
+                },
+            );
+            if container.running {
+                self.publish(&id, container.deployment);
+            }
+            self.act(&id, actions);
+        }
+    }
+
+    /// Makes an adopted replica known to the edge, which then listens for it.
+    fn publish(&mut self, id: &ReplicaId, deployment: DeploymentId) {
+        let replica = Replica {
+            id: id.clone(),
+            service: self.service,
+            deployment,
+            wish: Wish::Serve,
+            seen: None,
+        };
+        let context = self.context.clone();
+        self.work.spawn(async move {
+            if let Err(error) = context.store.put_replica(replica).await {
+                tracing::error!(%error, "an adopted replica could not be recorded");
+            }
+            Done::Housekeeping
+        });
+    }
+
+    /// Gives an event to a replica's machine and does what it asks for.
+    pub(super) fn feed(&mut self, id: &ReplicaId, event: Event) {
+        let Some(owned) = self.replicas.get_mut(id) else {
+            return;
+        };
+        let actions = owned.machine.on(event, Instant::now());
+        self.act(id, actions);
+    }
+
+    fn act(&mut self, id: &ReplicaId, actions: Vec<Action>) {
+        for action in actions {
+            let Some(owned) = self.replicas.get_mut(id) else {
+                return;
+            };
+            match action {
+                Action::TellLaunched => {
+                    owned.since = Instant::now();
+                    if let Some(candidate) = &owned.candidate {
+                        let _ = candidate.try_send(Progress::Launched);
+                    }
+                }
+                Action::TellReady => match &owned.candidate {
+                    Some(candidate) => drop(candidate.try_send(Progress::Ready)),
+                    None => {
+                        self.failures = 0;
+                        self.wait_until = None;
+                    }
+                },
+                Action::TellFailed(reason) => match owned.candidate.take() {
+                    Some(candidate) => drop(candidate.try_send(Progress::Failed(reason))),
+                    None => self.note_failure(reason),
+                },
+                Action::Drain => {
+                    let (context, service, id) = (self.context.clone(), self.service, id.clone());
+                    self.work.spawn(async move {
+                        let drain = context.store.wish_replica(service, &id, Wish::Drain);
+                        if let Err(error) = drain.await {
+                            tracing::warn!(%service, replica = %id, %error, "drain not recorded");
+                        }
+                        Done::Housekeeping
+                    });
+                }
+                Action::Remove(removal) => {
+                    let (context, service, id) = (self.context.clone(), self.service, id.clone());
+                    self.work.spawn(async move {
+                        let outcome = work::remove(&context, service, &id, removal).await;
+                        Done::Removal(id, outcome)
+                    });
+                }
+                Action::Forget => {
+                    let gone = self.replicas.remove(id);
+                    let live = self.live.as_ref().map(|live| live.id);
+                    if gone.is_some_and(|gone| Some(gone.deployment) != live) {
+                        self.prune();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What stands in the way of a service's requests, told to the edge, so that they are answered at
+//! once instead of waiting in vain.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::{
+    error::Result,
+    limits,
+    service::{Obstacle, ServiceView},
+};
+
+/// What a client of a function without any working deployment is told to wait.
+const NO_DEPLOYMENT_RETRY: Duration = Duration::from_secs(10);
+
+impl Driver {
+    /// Tells waiting requests why they wait in vain, or that they do not any more.
+    pub(super) async fn tell_obstacle(&mut self, view: &ServiceView) -> Result<()> {
+        let obstacle = self.obstacle(view);
+        let told = match (&obstacle, &view.obstacle) {
+            (Some((message, _)), Some(told)) => {
+                *message == told.message && Timestamp::now() < told.retry_at
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if told {
+            return Ok(());
+        }
+        let obstacle = obstacle.map(|(message, wait)| Obstacle {
+            message,
+            retry_at: Timestamp::now() + wait.max(limits::ENGINE_RETRY),
+        });
+        self.context.store.set_obstacle(self.service, obstacle).await
+    }
+
+    /// What stands in the way now, and how long a client should wait.
+    fn obstacle(&self, view: &ServiceView) -> Option<(String, Duration)> {
+        if self.replicas.values().any(|owned| owned.machine.counts()) {
+            return None;
+        }
+        if !self.engine_up {
+            let reason = "The container engine is not available.";
+            return Some((reason.to_owned(), limits::ENGINE_RETRY));
+        }
+        if let Some(until) = self.wait_until {
+            // The first failure may be chance: requests wait for the second attempt.
+            return (self.failures >= 2).then(|| {
+                let reason = format!("The function does not start: {}", self.last_failure);
+                (reason, until.saturating_duration_since(Instant::now()))
+            });
+        }
+        let live = view.route.as_ref().and_then(|route| route.live_deployment);
+        (live.is_none() && self.deploying.is_none()).then(|| {
+            let reason = "No deployment of this function has succeeded yet.";
+            (reason.to_owned(), NO_DEPLOYMENT_RETRY)
+        })
+    }
+}
