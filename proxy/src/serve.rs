@@ -53,7 +53,7 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
 
     let store = Embedded::open(&config.data_dir)?;
     let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
-    let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host)?);
+    let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
     let health = Health::default();
     let parts = Parts::new(config, store, engine, runtimes, health);
 

@@ -7,6 +7,7 @@ mod image;
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -31,22 +32,29 @@ use crate::{
 };
 
 /// A Docker Engine (or one that speaks its API).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Docker {
-    client: Client,
+    host: String,
+    /// Made at the first call for which the engine's socket exists.
+    client: OnceLock<Client>,
 }
 
 impl Docker {
-    /// A client for the engine at `host` (`unix:///path` or `tcp://address`). Nothing is sent yet.
-    ///
-    /// # Errors
-    /// `Engine` when `host` is not an address that the client understands.
-    pub fn new(host: &str) -> Result<Self> {
-        Client::connect_with_host(host).map(|client| Self { client }).map_err(|e| Error::Engine {
-            operation: "connect to",
-            subject: host.to_owned(),
-            reason: format!("{e}; set DOCKER_HOST, for example to unix:///var/run/docker.sock"),
-        })
+    /// A client for the engine at `host` (`unix:///path` or `tcp://address`). Nothing is sent yet,
+    /// and the engine need not be there yet.
+    pub fn new(host: &str) -> Self {
+        Self { host: host.to_owned(), client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::connect_with_host(&self.host).map_err(|e| Error::EngineAway {
+            operation: "connect",
+            reason: format!("{}: {e}", self.host),
+        })?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     async fn subscribe(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>> {
@@ -54,7 +62,7 @@ impl Docker {
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         filters.insert("event".to_owned(), vec!["die".to_owned()]);
         let options = EventsOptionsBuilder::default().filters(&filters).build();
-        Ok(follow(self.client.clone(), options))
+        Ok(follow(self.client()?.clone(), options))
     }
 }
 
@@ -101,7 +109,7 @@ fn died(message: &EventMessage) -> Option<EngineEvent> {
 #[async_trait]
 impl Engine for Docker {
     async fn ping(&self) -> Result<()> {
-        call("ping", "the engine", limits::ENGINE_CALL, self.client.ping()).await.map(|_| ())
+        call("ping", "the engine", limits::ENGINE_CALL, self.client()?.ping()).await.map(|_| ())
     }
 
     async fn image_id(&self, image: &str) -> Result<Option<String>> {

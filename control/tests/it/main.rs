@@ -1,3 +1,4 @@
 //! Integration tests of the control plane: one binary, one module per topic.
 
+mod api;
 mod store;

@@ -30,11 +30,11 @@ impl Docker {
     pub(super) async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
         let name = container_name(&spec.instance, &spec.replica);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let create = self.client.create_container(Some(options), create_body(spec));
+        let create = self.client()?.create_container(Some(options), create_body(spec));
         call_unless_gone("create container", &name, create)
             .await?
             .ok_or_else(|| Error::NotFound { what: "image", id: spec.image.clone() })?;
-        let start = self.client.start_container(&name, None::<StartContainerOptions>);
+        let start = self.client()?.start_container(&name, None::<StartContainerOptions>);
         call("start container", &name, limits::ENGINE_CALL, start).await
     }
 
@@ -44,8 +44,9 @@ impl Docker {
         replica: &ReplicaId,
     ) -> Result<()> {
         let name = container_name(instance, replica);
+        let client = self.client()?;
         let kill = async {
-            match self.client.kill_container(&name, None::<KillContainerOptions>).await {
+            match client.kill_container(&name, None::<KillContainerOptions>).await {
                 // It has ended by itself.
                 Err(ClientError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
                 other => other,
@@ -61,7 +62,7 @@ impl Docker {
     ) -> Result<()> {
         let name = container_name(instance, replica);
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let removal = self.client.remove_container(&name, Some(options));
+        let removal = self.client()?.remove_container(&name, Some(options));
         call_unless_gone("remove container", &name, removal).await.map(|_| ())
     }
 
@@ -74,10 +75,10 @@ impl Docker {
         let name = container_name(instance, replica);
         if !within.is_zero() {
             // What it answers, the inspection below says better; it only tells when.
-            let mut end = self.client.wait_container(&name, None::<WaitContainerOptions>);
+            let mut end = self.client()?.wait_container(&name, None::<WaitContainerOptions>);
             let _ = tokio::time::timeout(within, end.next()).await;
         }
-        let inspect = self.client.inspect_container(&name, None::<InspectContainerOptions>);
+        let inspect = self.client()?.inspect_container(&name, None::<InspectContainerOptions>);
         let state = call_unless_gone("inspect container", &name, inspect)
             .await?
             .and_then(|container| container.state);
@@ -100,7 +101,7 @@ impl Docker {
             .timestamps(true)
             .tail(&tail.to_string())
             .build();
-        let frames = self.client.logs(&name, Some(options)).try_collect::<Vec<_>>();
+        let frames = self.client()?.logs(&name, Some(options)).try_collect::<Vec<_>>();
         let frames = call_unless_gone("read output of", &name, frames).await?;
         Ok(frames.unwrap_or_default().into_iter().filter_map(output_line).collect())
     }
@@ -114,7 +115,7 @@ impl Docker {
             .all(true)
             .filters(&of_instance(instance, service))
             .build();
-        let list = self.client.list_containers(Some(options));
+        let list = self.client()?.list_containers(Some(options));
         let found = call("list containers", "of this Grid", limits::ENGINE_CALL, list).await?;
         Ok(found.iter().filter_map(ours).collect())
     }

@@ -25,13 +25,13 @@ use crate::{
 impl Docker {
     pub(super) async fn find_image(&self, image: &str) -> Result<Option<String>> {
         let found =
-            call_unless_gone("inspect image", image, self.client.inspect_image(image)).await?;
+            call_unless_gone("inspect image", image, self.client()?.inspect_image(image)).await?;
         Ok(found.and_then(|image| image.id))
     }
 
     pub(super) async fn pull_image(&self, image: &str) -> Result<()> {
         let options = CreateImageOptionsBuilder::default().from_image(image).build();
-        let progress = self.client.create_image(Some(options), None, None);
+        let progress = self.client()?.create_image(Some(options), None, None);
         let exhausted = progress.try_for_each(|_| async { Ok(()) });
         call("pull image", image, limits::PULL, exhausted).await
     }
@@ -56,7 +56,7 @@ impl Docker {
             .networkmode(if network { "default" } else { "none" })
             .build();
         let mut output =
-            std::pin::pin!(self.client.build_image(options, None, Some(body_full(context))));
+            std::pin::pin!(self.client()?.build_image(options, None, Some(body_full(context))));
         let follow = async {
             while let Some(info) = output.try_next().await? {
                 if let Some(error) = info.error_detail.and_then(|detail| detail.message) {
@@ -80,15 +80,16 @@ impl Docker {
     ) -> Result<Vec<Image>> {
         let options =
             ListImagesOptionsBuilder::default().filters(&of_instance(instance, service)).build();
-        let list = self.client.list_images(Some(options));
+        let list = self.client()?.list_images(Some(options));
         let images = call("list images", "of this Grid", limits::ENGINE_CALL, list).await?;
         Ok(images.iter().flat_map(ours).collect())
     }
 
     pub(super) async fn delete_image(&self, tag: &str) -> Result<()> {
         let options = RemoveImageOptionsBuilder::default().build();
+        let client = self.client()?;
         let removal = async {
-            match self.client.remove_image(tag, Some(options), None).await {
+            match client.remove_image(tag, Some(options), None).await {
                 // Still used by a container that is on its way out: the next pruning gets it.
                 Err(ClientError::DockerResponseServerError { status_code: 409, .. }) => Ok(vec![]),
                 other => other,

@@ -1,0 +1,94 @@
+//! Who may call, methods, paths.
+
+use serde_json::json;
+
+use super::client::{Grid, TOKEN};
+
+const SERVICES: &str = "/api/v1/services/";
+const ID: &str = "9c8b4b1a-7d1c-4a2b-9a55-2e8c3d4f9b21";
+
+#[tokio::test]
+async fn only_the_token_opens() {
+    let grid = Grid::start().await;
+    let cases = [
+        (None, "Authentication credentials were not provided."),
+        (Some("Bearer x"), "Authentication credentials were not provided."),
+        (Some("Token"), "Invalid token header. No credentials provided."),
+        (Some("Token a b"), "Invalid token header. Token string should not contain spaces."),
+        (Some("Token wrong"), "Invalid token."),
+    ];
+    let one = format!("{SERVICES}{ID}/");
+    for (value, detail) in cases {
+        let headers: Vec<_> = value.iter().map(|value| ("authorization", *value)).collect();
+        for (method, path) in
+            [("GET", SERVICES), ("POST", SERVICES), ("DELETE", &*one), ("TRACE", &*one)]
+        {
+            let answer = grid.raw(method, path, &headers, b"").await;
+            answer.is(401, &json!({ "detail": detail }));
+            assert_eq!(answer.headers["www-authenticate"], "Token");
+        }
+    }
+    let headers = [("Authorization", &*format!("Token {TOKEN}"))];
+    assert_eq!(grid.raw("GET", SERVICES, &headers, b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn paths_that_name_nothing() {
+    let grid = Grid::start().await;
+    let not_found = json!({"detail": "Not found."});
+    for path in [
+        "/".to_owned(),
+        "/api/v1/".to_owned(),
+        "/api/v1/nothing/".to_owned(),
+        format!("{SERVICES}{ID}/"),
+        format!("{SERVICES}{ID}/deployments/"),
+        format!("{SERVICES}{ID}/deployments/{ID}/"),
+        format!("{SERVICES}{ID}/logs/"),
+        format!("{SERVICES}not-an-id/"),
+        format!("{SERVICES}%ff/"),
+        format!("{SERVICES}{ID}/deployments/not-an-id/"),
+        format!("{SERVICES}{ID}/invoke/"),
+    ] {
+        grid.get(&path).await.is(404, &not_found);
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_does_not_fit_is_told_what_does() {
+    let grid = Grid::start().await;
+    let one = format!("{SERVICES}{ID}/");
+    let cases = [
+        ("PUT", SERVICES, vec!["GET", "POST"]),
+        ("POST", &one, vec!["GET", "PUT", "PATCH", "DELETE"]),
+        ("DELETE", "/api/v1/runtimes/", vec!["GET"]),
+        ("POST", "/healthz", vec!["GET"]),
+    ];
+    for (method, path, allowed) in cases {
+        let answer = grid.send(method, path, "").await;
+        answer.is(405, &json!({"detail": format!("Method \"{method}\" not allowed.")}));
+        let allow = &answer.headers["allow"];
+        for method in allowed {
+            assert!(allow.split(',').any(|m| m.trim() == method), "{path}: {allow}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_slash_is_noticed() {
+    let grid = Grid::start().await;
+    let answer = grid.get("/api/v1/services?page=2").await;
+    assert_eq!(answer.status, 301);
+    assert_eq!(answer.headers["location"], "/api/v1/services/?page=2");
+    answer.json();
+    let detail =
+        format!("Not found. The path lacks its trailing slash: use /api/v1/services/{ID}/");
+    let path = format!("/api/v1/services/{ID}");
+    grid.patch(&path, &json!({})).await.is(404, &json!({ "detail": detail }));
+}
+
+#[tokio::test]
+async fn head_is_get_without_its_body() {
+    let grid = Grid::start().await;
+    let answer = grid.send("HEAD", SERVICES, "").await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, ""));
+}

@@ -1,0 +1,136 @@
+//! One request at a time in a container, one queue per function, at most `max_replicas` containers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use serde_json::json;
+
+use crate::{
+    docker,
+    grid::{Grid, PATIENCE, wait_until},
+    http::Answer,
+};
+
+const NODE: &str = r#"const id = require("os").hostname(); let running = 0;
+exports.handler = async () => {
+  const overlap = ++running > 1, start = process.hrtime.bigint();
+  await new Promise((done) => setTimeout(done, 20));
+  const end = process.hrtime.bigint(); running -= 1;
+  return {id, overlap, start: Number(start), end: Number(end)};
+};"#;
+const PYTHON: &str = "import os, time\nid = os.uname().nodename\nrunning = 0\ndef handler(event, context):\n    \
+    global running\n    running += 1\n    overlap, start = running > 1, time.monotonic_ns()\n    time.sleep(0.02)\n    \
+    running -= 1\n    return {'id': id, 'overlap': overlap, 'start': start, 'end': time.monotonic_ns()}\n";
+
+#[test]
+fn eight_clients_share_three_replicas_without_overlap() {
+    let grid = Grid::start();
+    for (name, runtime, code) in [("over-n", "node18", NODE), ("over-p", "python3.9", PYTHON)] {
+        let service = grid.create(name, runtime, code, json!({"max_replicas": 3}));
+        let runs: Mutex<BTreeMap<String, Vec<(u64, u64)>>> = Mutex::default();
+        let until = Instant::now() + PATIENCE;
+        let most_containers = thread::scope(|scope| {
+            let clients: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        // At least ten each, and until all three replicas have worked.
+                        for turn in 0.. {
+                            let answer = grid.get(name, "");
+                            assert_eq!(answer.status, 200, "{}", answer.text());
+                            let run = answer.json();
+                            assert_eq!(run["overlap"], false);
+                            let time = |key: &str| run[key].as_f64().expect("a time") as u64;
+                            let id = run["id"].as_str().expect("an id").to_owned();
+                            let mut runs = runs.lock().expect("a lock");
+                            runs.entry(id).or_default().push((time("start"), time("end")));
+                            if (turn >= 10 && runs.len() >= 3) || Instant::now() > until {
+                                return;
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let mut most = 0;
+            while clients.iter().any(|client| !client.is_finished()) {
+                most = most.max(docker::containers(&service.id, true).len());
+            }
+            most
+        });
+        let mut runs = runs.into_inner().expect("a lock");
+        assert_eq!(runs.len(), 3, "three containers worked: {:?}", runs.keys());
+        assert!(most_containers <= 3, "{most_containers} containers");
+        for (id, intervals) in &mut runs {
+            intervals.sort_unstable();
+            for pair in intervals.windows(2) {
+                assert!(pair[0].1 <= pair[1].0, "overlap in {id}: {pair:?}");
+            }
+        }
+        let replicas = grid.api("GET", &service.path(""), None).json()["replicas"].clone();
+        assert_eq!(replicas.as_array().map(Vec::len), Some(3), "{replicas}");
+    }
+}
+
+const SLOW: &str = r#"exports.handler = async (event) => {
+  if (event.path === "/quick") return "quick";
+  console.log("begins"); await new Promise((done) => setTimeout(done, 3000)); return "slow";
+};"#;
+
+/// Runs `during` while the function's only replica is busy; the answer to the busy call.
+fn while_busy(grid: &Grid, during: impl FnOnce()) -> Answer {
+    let service = grid.create("slow", "node18", SLOW, json!({"max_replicas": 1}));
+    thread::scope(|scope| {
+        let busy = scope.spawn(|| grid.get("slow", ""));
+        wait_until("the busy run", || {
+            grid.logs(&service, "").iter().any(|line| line["line"] == "begins")
+        });
+        during();
+        busy.join().expect("an answer")
+    })
+}
+
+#[test]
+fn a_full_queue_refuses_and_keeps_its_places() {
+    let grid = Grid::with(&[("GRID_QUEUE_LENGTH", "2")]);
+    let answers = Mutex::new(Vec::new());
+    let busy = while_busy(&grid, || {
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let answer = grid.get("slow", "/quick");
+                    answers.lock().expect("a lock").push(answer);
+                });
+            }
+        });
+    });
+    assert_eq!(busy.json(), "slow");
+    let answers = answers.into_inner().expect("a lock");
+    let (served, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
+    assert_eq!((served.len(), refused.len()), (2, 4), "two waited, four were refused");
+    for answer in refused {
+        assert_eq!((answer.status, answer.code().as_str()), (429, "queue_full"));
+        let wait = answer.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
+        assert!(wait.is_some_and(|seconds| seconds >= 1), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_wait_without_end_is_ended() {
+    let grid = Grid::with(&[("GRID_QUEUE_SECONDS", "1")]);
+    let refused = AtomicBool::new(false);
+    let busy = while_busy(&grid, || {
+        let answer = grid.get("slow", "/quick");
+        assert_eq!((answer.status, answer.code().as_str()), (503, "no_replica"));
+        assert!(answer.header("retry-after").is_some());
+        refused.store(true, Ordering::Relaxed);
+    });
+    assert!(refused.load(Ordering::Relaxed));
+    assert_eq!(busy.json(), "slow");
+    assert_eq!(grid.get("slow", "/quick").json(), "quick", "the place in the queue was given up");
+}

@@ -1,0 +1,110 @@
+//! Client connections: kept after errors that leave them usable, pipelined, closed when asked, and
+//! clients that hang up before their answer.
+
+use std::{net::Shutdown, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    docker,
+    grid::{Grid, wait_for, wait_until},
+};
+
+const HOST: [(&str, &str); 1] = [("host", "conn.localhost")];
+const CODE: &str = r#"let n = 0;
+exports.handler = async (event) => {
+  if (event.path === "/throw") throw new Error("no");
+  if (event.path === "/exit") process.exit(1);
+  if (event.path === "/count") return n;
+  n += 1;
+  if (event.path === "/slow") { console.log("slow begins"); await new Promise((done) => setTimeout(done, 1500)); console.log("slow ends"); }
+  return "ok";
+};"#;
+
+#[test]
+fn one_connection_survives_every_error_that_leaves_it_usable() {
+    let grid = Grid::start();
+    grid.create("conn", "node18", CODE, json!({"max_replicas": 1}));
+    let mut connection = grid.connect();
+    let steps: [(&str, &str, &[u8], u16); 11] = [
+        ("GET", "/fn/conn", b"", 200),
+        ("GET", "/fn/none", b"", 404),
+        ("POST", "/fn/none", b"with a body", 404),
+        ("TRACE", "/fn/conn", b"", 405),
+        ("POST", "/fn/conn/throw", b"{}", 502),
+        ("GET", "/fn/conn/exit", b"", 502),
+        ("POST", "/fn/conn", b"after a crash", 200),
+        ("DELETE", "/fn/conn/throw", b"", 502),
+        ("HEAD", "/fn/none", b"", 404),
+        ("POST", "/fn/conn", &[b'x'; 300_000], 200),
+        ("GET", "/fn/conn", b"", 200),
+    ];
+    for (method, target, body, status) in steps {
+        let answer = connection.request(method, target, &HOST, body);
+        assert_eq!(answer.status, status, "{method} {target}");
+        assert_ne!(answer.header("connection"), Some("close"), "{method} {target}");
+    }
+    // After 413 the connection either goes on with the next request or is closed; it never takes
+    // the body for a request.
+    let answer = connection.request("POST", "/fn/conn", &HOST, &vec![b'x'; 1024 * 1024 + 1]);
+    assert_eq!(answer.status, 413);
+    if connection.try_send("GET /fn/conn HTTP/1.1\r\nhost: conn.localhost\r\n\r\n").is_ok()
+        && let Ok(answer) = connection.try_answer(false)
+    {
+        assert_eq!(answer.json(), "ok");
+    }
+}
+
+#[test]
+fn pipelining_closing_and_old_clients() {
+    let grid = Grid::start();
+    grid.create("conn", "node18", CODE, json!({"max_replicas": 1}));
+    let mut connection = grid.connect();
+    let get = "GET /fn/conn HTTP/1.1\r\nhost: conn.localhost\r\n\r\n";
+    let post = "POST /fn/conn/count HTTP/1.1\r\nhost: conn.localhost\r\ncontent-length: 2\r\n\r\n{}";
+    connection.send(format!("{get}{post}{get}{post}"));
+    let bodies: Vec<Value> = (0..4).map(|_| connection.answer().json()).collect();
+    assert_eq!(bodies, [json!("ok"), json!(1), json!("ok"), json!(2)]);
+
+    let close = [HOST[0], ("connection", "close")];
+    assert_eq!(connection.request("GET", "/fn/conn", &close, b"").json(), "ok");
+    assert!(connection.is_closed());
+
+    let mut old = grid.connect();
+    old.send("GET /fn/conn HTTP/1.0\r\nhost: conn.localhost\r\n\r\n");
+    assert_eq!(old.answer().json(), "ok");
+    assert!(old.is_closed());
+}
+
+#[test]
+fn a_client_that_hangs_up_costs_no_replica() {
+    let grid = Grid::start();
+    let service = grid.create("conn", "node18", CODE, json!({"max_replicas": 1}));
+    assert_eq!(grid.get("conn", "").json(), "ok");
+    let before = docker::containers(&service.id, true);
+    let said = |what: &str| {
+        let lines = grid.logs(&service, "");
+        lines.iter().filter(|line| line["line"] == what).count()
+    };
+
+    // While its request runs.
+    let mut gone = grid.connect();
+    gone.send("GET /fn/conn/slow HTTP/1.1\r\nhost: conn.localhost\r\n\r\n");
+    wait_until("the slow run", || said("slow begins") == 1);
+    gone.shutdown(Shutdown::Both);
+    drop(gone);
+    // While its request waits for the replica: that one is never run.
+    let mut gone = grid.connect();
+    gone.send("GET /fn/conn/queued HTTP/1.1\r\nhost: conn.localhost\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(200)); // time to get into the queue; less proves less
+    drop(gone);
+
+    assert_eq!(grid.get("conn", "/count").json(), 2, "the slow run is counted, the queued one is not");
+    assert_eq!(said("slow ends"), 1, "the run went to its end");
+    assert_eq!(docker::containers(&service.id, true), before, "the same container");
+    let replicas = wait_for("the record", || {
+        let record = grid.api("GET", &service.path(""), None).json();
+        record["replicas"].as_array().cloned()
+    });
+    assert_eq!(replicas.len(), 1);
+}

@@ -1,0 +1,105 @@
+//! Deployments that succeed: what triggers one, many in a row, deletion.
+
+use serde_json::{Value, json};
+
+use crate::{
+    docker,
+    grid::{Grid, wait_until},
+};
+
+fn says(text: &str) -> String {
+    format!("exports.handler = async () => '{text}'")
+}
+
+#[test]
+fn twenty_changes_in_a_row_end_with_the_last_one_live() {
+    let grid = Grid::start();
+    let service = grid.create("many", "node18", &says("v0"), json!({}));
+    assert_eq!(grid.get("many", "").json(), "v0");
+    let mut deployments = vec![service.deployment["id"].clone()];
+    for n in 1..=20 {
+        let change = json!({"function_code": says(&format!("v{n}"))});
+        let answer = grid.api("PATCH", &service.path(""), Some(&change));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        deployments.push(answer.json()["deployment"]["id"].clone());
+    }
+    let last = deployments.last().and_then(Value::as_str).expect("an id").to_owned();
+    assert_eq!(grid.settled(&service.id, &last)["phase"], "live");
+    wait_until("the last version", || grid.get("many", "").json() == "v20");
+
+    let list = grid.api("GET", &service.path("deployments/?page_size=100"), None).json();
+    let listed = list["results"].as_array().expect("a list");
+    assert_eq!(listed.len(), 21, "none is lost");
+    for (at, deployment) in listed.iter().rev().enumerate() {
+        assert_eq!(deployment["id"], deployments[at], "in their order");
+        let expected = if at == 20 { "live" } else { "superseded" };
+        assert_eq!(deployment["phase"], expected, "{deployment}");
+    }
+    wait_until("one container", || docker::containers(&service.id, true).len() == 1);
+    wait_until("two images at most", || docker::images(&service.id).len() <= 2);
+    let container = docker::containers(&service.id, false).pop().expect("a container");
+    assert_eq!(docker::label(&container, "grid.deployment"), last);
+    assert_eq!(grid.get("many", "").json(), "v20");
+}
+
+#[test]
+fn only_what_ends_in_a_container_is_deployed() {
+    let grid = Grid::start();
+    let code = "exports.handler = async (event, context) => context.memoryLimitInMB";
+    let service = grid.create("change", "node18", code, json!({}));
+    assert_eq!(grid.get("change", "").json(), "128");
+    let container = docker::containers(&service.id, false);
+
+    for change in [json!({}), json!({"memory_mb": 128}), json!({"min_replicas": 1, "max_replicas": 2})] {
+        assert_eq!(grid.patch(&service, &change), Value::Null, "{change}");
+    }
+    assert_eq!(docker::containers(&service.id, false), container);
+
+    // Another address: at once, without a new container.
+    let change = json!({"public_domain": "Other.Example.com", "function_name": "renamed"});
+    assert_eq!(grid.patch(&service, &change), Value::Null);
+    let at = |host: &str, path: &str| grid.connect().request("GET", path, &[("host", host)], b"").status;
+    wait_until("the new address", || at("other.example.com", "/fn/renamed") == 200);
+    wait_until("the end of the old one", || at("change.localhost", "/fn/change") == 404);
+    assert_eq!(docker::containers(&service.id, false), container);
+
+    let deployment = grid.patch(&service, &json!({"memory_mb": 256, "cpu_shares": 512}));
+    assert_eq!(deployment["phase"], "live");
+    let memory = || grid.connect().request("GET", "/fn/renamed", &[("host", "other.example.com")], b"").json();
+    wait_until("the new memory", || memory() == "256");
+
+    // The same code once more, and another runtime.
+    let answer = grid.api("POST", &service.path("deployments/"), None);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let again = grid.settled(&service.id, answer.json()["id"].as_str().expect("an id"));
+    assert_eq!(again["phase"], "live");
+    let change = json!({"function_runtime": "python3.9", "function_code": "def handler(e, c):\n    return 'python'\n"});
+    assert_eq!(grid.patch(&service, &change)["phase"], "live");
+    wait_until("the other runtime", || memory() == "python");
+}
+
+#[test]
+fn a_deleted_service_leaves_nothing() {
+    let grid = Grid::start();
+    let service = grid.create("gone", "node18", &says("here"), json!({"min_replicas": 1}));
+    assert_eq!(grid.get("gone", "").json(), "here");
+    assert_eq!(grid.patch(&service, &json!({"function_code": says("there")}))["phase"], "live");
+    // One more is on its way when it is deleted.
+    let change = json!({"function_code": says("nowhere")});
+    assert_eq!(grid.api("PATCH", &service.path(""), Some(&change)).status, 200);
+    assert_eq!(grid.api("DELETE", &service.path(""), None).status, 204);
+
+    wait_until("404", || grid.get("gone", "").status == 404);
+    assert_eq!(grid.api("GET", &service.path(""), None).status, 404);
+    assert_eq!(grid.api("GET", &service.path("logs/"), None).status, 404);
+    assert_eq!(grid.api("DELETE", &service.path(""), None).status, 404);
+    wait_until("no container", || docker::containers(&service.id, true).is_empty());
+    wait_until("no image", || docker::images(&service.id).is_empty());
+    wait_until("no run directory", || {
+        let run = grid.data_dir().join("run");
+        std::fs::read_dir(run).expect("a directory").next().is_none()
+    });
+    // The name is free again.
+    grid.create("gone", "node18", &says("again"), json!({}));
+    assert_eq!(grid.get("gone", "").json(), "again");
+}

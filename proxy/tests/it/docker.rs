@@ -1,0 +1,58 @@
+//! What Docker Engine itself says, through its command line: the tests' view behind Grid's back.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs `docker` and gives what it printed. A failure is part of the test's outcome.
+pub(crate) fn docker(args: &[&str]) -> String {
+    try_docker(args).unwrap_or_else(|error| panic!("docker {args:?}: {error}"))
+}
+
+/// As [`docker`], for calls that may find nothing.
+pub(crate) fn try_docker(args: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(args).output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// Full ids of a service's containers, `all`: also of those that have ended.
+pub(crate) fn containers(service: &str, all: bool) -> Vec<String> {
+    let filter = format!("label=grid.service={service}");
+    let mut args = vec!["ps", "-q", "--no-trunc", "--filter", &filter];
+    if all {
+        args.push("-a");
+    }
+    docker(&args).lines().map(str::to_owned).collect()
+}
+
+/// Ids of a service's images.
+pub(crate) fn images(service: &str) -> Vec<String> {
+    let filter = format!("label=grid.service={service}");
+    let listed = docker(&["images", "-q", "--no-trunc", "--filter", &filter]);
+    listed.lines().map(str::to_owned).collect()
+}
+
+/// All that the engine knows of a container or image.
+pub(crate) fn inspect(id: &str) -> Value {
+    let list: Value = serde_json::from_str(&docker(&["inspect", id])).expect("JSON");
+    list[0].clone()
+}
+
+/// One label of a container or image.
+pub(crate) fn label(id: &str, name: &str) -> String {
+    inspect(id)["Config"]["Labels"][name].as_str().unwrap_or_default().to_owned()
+}
+
+/// Removes everything that was made for a service.
+pub(crate) fn remove_all(service: &str) {
+    for container in containers(service, true) {
+        drop(try_docker(&["rm", "-f", "-v", &container]));
+    }
+    for image in images(service) {
+        drop(try_docker(&["rmi", "-f", &image]));
+    }
+}

@@ -1,0 +1,308 @@
+//! A real `grid serve` for one test: own data directory, own ports, real Docker Engine. Whatever it
+//! made is removed when the test ends, and its log is shown when the test failed.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    docker,
+    http::{Answer, Connection},
+};
+
+pub(crate) const TOKEN: &str = "a-token-for-the-end-to-end-tests";
+/// Bound of everything that is waited for; far beyond what it takes on a slow machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Polls until there is a value; panics with `what` when there is none in time.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(25));
+    }
+}
+
+/// Polls until a condition holds.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(what, || holds().then_some(()));
+}
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+/// `grid serve` with nothing of the test's own environment that could change it.
+pub(crate) fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grid"));
+    command.arg("serve").env_clear().current_dir(data_dir);
+    for name in ["PATH", "HOME", "DOCKER_HOST"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+        .env("GRID_DATA_DIR", data_dir)
+        .env("GRID_SHARE_DIR", root())
+        .env("GRID_HTTP_ADDR", "127.0.0.1:0")
+        .env("GRID_ADMIN_ADDR", "127.0.0.1:0")
+        .env("GRID_LOG", "info,control=debug,grid=debug")
+        .env("SMSLY_TOKEN", TOKEN)
+        .envs(settings.iter().copied());
+    command
+}
+
+/// A directory whose path is short enough for sockets in it.
+pub(crate) fn short_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("g").tempdir_in("/tmp").expect("a directory")
+}
+
+/// A running Grid.
+pub(crate) struct Grid {
+    settings: Vec<(String, String)>,
+    dir: tempfile::TempDir,
+    process: Child,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    log: Arc<Mutex<String>>,
+    services: Mutex<Vec<String>>,
+}
+
+impl Grid {
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts with settings beyond the usual ones and waits for the ready line.
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
+        let dir = short_dir();
+        let log = Arc::default();
+        let (process, public, admin) = launch(dir.path(), settings, &log);
+        let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Self { settings, dir, process, public, admin, log, services: Mutex::default() }
+    }
+
+    /// Starts again on the same data.
+    pub(crate) fn restart(&mut self) {
+        let settings: Vec<_> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        (self.process, self.public, self.admin) = launch(self.dir.path(), &settings, &self.log);
+    }
+
+    /// SIGKILL: no chance to clean up.
+    pub(crate) fn kill9(&mut self) {
+        self.process.kill().expect("killed");
+        self.process.wait().expect("waited for");
+    }
+
+    /// SIGTERM; it must end by itself, and well.
+    pub(crate) fn stop(&mut self) {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+        let process = &mut self.process;
+        let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
+        assert!(status.success(), "{status}");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A request to the admin API.
+    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        self.api_raw(method, path, body.as_bytes())
+    }
+
+    pub(crate) fn api_raw(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let token = format!("Token {TOKEN}");
+        let mut headers = vec![("host", "localhost"), ("authorization", token.as_str())];
+        if !body.is_empty() {
+            headers.push(("content-type", "application/json"));
+        }
+        let answer = Connection::open(self.admin).request(method, path, &headers, body);
+        let created = (method, path, answer.status) == ("POST", "/api/v1/services/", 201);
+        if created && let Some(id) = answer.json()["id"].as_str() {
+            self.services.lock().expect("a lock").push(id.to_owned());
+        }
+        answer
+    }
+
+    /// Creates a service and waits until its deployment is live or failed.
+    pub(crate) fn try_create(&self, name: &str, runtime: &str, code: &str, extra: Value) -> Service {
+        let mut body = json!({
+            "name": name, "deploy_type": "FUNCTION",
+            "function_runtime": runtime, "function_code": code,
+        });
+        for (key, value) in extra.as_object().into_iter().flatten() {
+            body[key] = value.clone();
+        }
+        let answer = self.api("POST", "/api/v1/services/", Some(&body));
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let record = answer.json();
+        let id = record["id"].as_str().expect("an id").to_owned();
+        let deployment = self.settled(&id, record["deployment"]["id"].as_str().expect("an id"));
+        Service { id, name: name.to_owned(), deployment }
+    }
+
+    /// Creates a service whose deployment must succeed.
+    pub(crate) fn create(&self, name: &str, runtime: &str, code: &str, extra: Value) -> Service {
+        let service = self.try_create(name, runtime, code, extra);
+        assert_eq!(service.deployment["phase"], "live", "{}", service.deployment);
+        service
+    }
+
+    /// Changes a service; gives the deployment as it ended, null when there was none.
+    pub(crate) fn patch(&self, service: &Service, change: &Value) -> Value {
+        let answer = self.api("PATCH", &service.path(""), Some(change));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        match answer.json()["deployment"]["id"].as_str() {
+            Some(id) => self.settled(&service.id, id),
+            None => Value::Null,
+        }
+    }
+
+    /// The deployment when nothing more will happen to it.
+    pub(crate) fn settled(&self, service: &str, deployment: &str) -> Value {
+        let path = format!("/api/v1/services/{service}/deployments/{deployment}/");
+        wait_for(&format!("the end of deployment {deployment}"), || {
+            let answer = self.api("GET", &path, None);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let deployment = answer.json();
+            let phase = deployment["phase"].as_str().expect("a phase");
+            ["live", "failed", "superseded"].contains(&phase).then_some(deployment)
+        })
+    }
+
+    /// A public request to a function at its default domain.
+    pub(crate) fn call(
+        &self,
+        name: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
+        let host = format!("{name}.localhost");
+        let mut all = vec![("host", host.as_str())];
+        all.extend_from_slice(headers);
+        let answer = self.connect().request(method, target, &all, body.as_ref());
+        answer.assert_traceable();
+        answer
+    }
+
+    /// `GET /fn/<name><rest>`.
+    pub(crate) fn get(&self, name: &str, rest: &str) -> Answer {
+        self.call(name, "GET", &format!("/fn/{name}{rest}"), &[], "")
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(self.public)
+    }
+
+    /// Log lines of a service, `query` being for example `?tail=5`.
+    pub(crate) fn logs(&self, service: &Service, query: &str) -> Vec<Value> {
+        let answer = self.api("GET", &service.path(&format!("logs/{query}")), None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["results"].as_array().expect("a list").clone()
+    }
+}
+
+impl Drop for Grid {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+        for service in self.services.lock().map(|ids| ids.clone()).unwrap_or_default() {
+            docker::remove_all(&service);
+        }
+        if thread::panicking() {
+            let log = self.log.lock().map(|log| log.clone()).unwrap_or_default();
+            eprintln!("--- log of grid ---\n{log}--- end of the log of grid ---");
+        }
+    }
+}
+
+/// A created service with its first deployment as it ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) deployment: Value,
+}
+
+impl Service {
+    pub(crate) fn path(&self, rest: &str) -> String {
+        format!("/api/v1/services/{}/{rest}", self.id)
+    }
+}
+
+fn launch(
+    data_dir: &Path,
+    settings: &[(&str, &str)],
+    log: &Arc<Mutex<String>>,
+) -> (Child, SocketAddr, SocketAddr) {
+    let mut command = command(data_dir, settings);
+    let mut process =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("grid starts");
+    let stderr = BufReader::new(process.stderr.take().expect("piped"));
+    let kept = Arc::clone(log);
+    thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            kept.lock().expect("a lock").push_str(&format!("{line}\n"));
+        }
+    });
+    let stdout = BufReader::new(process.stdout.take().expect("piped"));
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    match lines.recv_timeout(PATIENCE).ok().as_deref().and_then(addresses) {
+        Some((public, admin)) => (process, public, admin),
+        None => {
+            drop(process.kill());
+            let status = process.wait();
+            panic!("grid did not get ready ({status:?}):\n{}", log.lock().expect("a lock"));
+        }
+    }
+}
+
+/// `grid ready public=http://127.0.0.1:1 admin=http://127.0.0.1:2`, and nothing else.
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (public, admin) = line.strip_prefix("grid ready public=http://")?.split_once(" admin=http://")?;
+    Some((public.parse().ok()?, admin.parse().ok()?))
+}
+
+/// Runs `grid serve` that is expected to end by itself: its status and what it said.
+pub(crate) fn run_to_end(data_dir: &Path, settings: &[(&str, &str)]) -> (ExitStatus, String) {
+    let mut process = command(data_dir, settings)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("grid starts");
+    let mut stderr = process.stderr.take().expect("piped");
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
+    (status, reader.join().expect("read").expect("text"))
+}

@@ -1,0 +1,24 @@
+//! End-to-end tests: the real binary, real Docker Engine, functions called through the public port.
+
+mod bodies;
+mod concurrency;
+mod connections;
+mod deployments;
+mod docker;
+mod edge;
+mod engine;
+mod events;
+mod failing;
+mod grid;
+mod hardening;
+mod hostile;
+mod http;
+mod input;
+mod load;
+mod logs;
+mod relay;
+mod restart;
+mod results;
+mod scaling;
+mod seed;
+mod settings;
