@@ -95,7 +95,6 @@ struct Driver {
     deploying: Option<(DeploymentId, AbortHandle)>,
     /// Starts of the live deployment that failed, one after another.
     failures: u32,
-    last_failure: String,
     /// No starts and no deployments before this.
     wait_until: Option<Instant>,
     engine_up: bool,
@@ -119,7 +118,6 @@ pub(crate) async fn drive(
         live: None,
         deploying: None,
         failures: 0,
-        last_failure: String::new(),
         wait_until: None,
         engine_up,
         swept: false,
@@ -318,8 +316,8 @@ impl Driver {
         true
     }
 
-    fn note_failure(&mut self, reason: String) {
-        self.last_failure = reason;
+    fn note_failure(&mut self, reason: &str) {
+        tracing::warn!(service = %self.service, reason, "a replica did not start");
         self.failures = self.failures.saturating_add(1);
         self.back_off();
     }

@@ -44,6 +44,11 @@ pub(crate) fn head(request: &RequestHeader, most_body_bytes: usize) -> Result<()
     if request.headers.contains_key(header::UPGRADE) {
         return Err(Denial::BadRequest("Functions do not speak upgraded protocols."));
     }
+    if request.headers.contains_key(header::TRANSFER_ENCODING)
+        && request.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        return Err(Denial::BadRequest("Content-Length and Transfer-Encoding exclude each other."));
+    }
     if declared_length(request).is_some_and(|length| length > most_body_bytes as u64) {
         return Err(Denial::BodyTooLarge(most_body_bytes));
     }

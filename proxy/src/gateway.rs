@@ -82,8 +82,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, _: &mut ()) -> Result<bool> {
         let _running = self.traffic.enter();
         let session = session.as_downstream_mut();
-        session.set_total_drain_timeout(Some(DRAIN));
-        session.set_min_send_rate(Some(SLOWEST_READER));
+        prepare(session);
         let request_id = admit::request_id(session.req_header());
         let mut timing = Timing::default();
         match self.serve(session, &request_id, &mut timing).await {
@@ -245,6 +244,17 @@ impl Gateway {
             request.insert_header(HeaderName::from_static(name), value)?;
         }
         Ok(Box::new(request))
+    }
+}
+
+/// What Pingora's defaults are too strict or too patient with.
+fn prepare(session: &mut ServerSession) {
+    session.set_total_drain_timeout(Some(DRAIN));
+    session.set_min_send_rate(Some(SLOWEST_READER));
+    session.set_pipelining_enabled(true);
+    if let ServerSession::H1(session) = session {
+        // A denied request's body is drained, so that its connection survives.
+        session.set_close_on_response_before_downstream_finish(false);
     }
 }
 

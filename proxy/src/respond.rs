@@ -110,7 +110,7 @@ pub(crate) async fn denial(
     if let Some(seconds) = retry_after(denial) {
         head.insert_header(header::RETRY_AFTER, seconds)?;
     }
-    if matches!(denial, Denial::BodyTimeout(_) | Denial::BadRequest(_) | Denial::Stopping) {
+    if ends_connection(denial) || session.req_header().method == Method::CONNECT {
         session.set_keepalive(None);
     }
     write(session, head, body, request_id, timing).await?;
@@ -218,6 +218,11 @@ fn function_failure(kind: &str) -> (u16, &'static str, String) {
         }
         _ => (502, "function_error", format!("The function failed. {see_log}")),
     }
+}
+
+/// Whether it is unclear where the next request begins, or there should be none.
+fn ends_connection(denial: &Denial) -> bool {
+    matches!(denial, Denial::BodyTimeout(_) | Denial::BadRequest(_) | Denial::Stopping)
 }
 
 fn retry_after(denial: &Denial) -> Option<i64> {

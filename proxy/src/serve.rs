@@ -22,10 +22,11 @@ use control::{
     token,
 };
 use pingora_core::{
+    apps::HttpServerOptions,
     server::{ListenFds, RunArgs, Server, ShutdownWatch, configuration::ServerConf},
     services::{Service as ServiceTrait, background::background_service, listening::Service},
 };
-use pingora_proxy::{HttpProxy, http_proxy_service};
+use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -229,7 +230,13 @@ impl EdgeService {
                 queue_within: config.queue_wait,
             },
         };
-        let mut inner = http_proxy_service(&server.configuration, gateway);
+        // CONNECT is refused like any other method, by our own answer.
+        let mut options = HttpServerOptions::default();
+        options.allow_connect_method_proxying = true;
+        let mut inner = ProxyServiceBuilder::new(&server.configuration, gateway)
+            .name("edge")
+            .server_options(options)
+            .build();
         inner.add_tcp(&public_addr.to_string());
         let edge = Edge {
             store: context.store.clone() as Arc<dyn Store>,

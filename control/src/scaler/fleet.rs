@@ -26,7 +26,7 @@ impl Driver {
             );
             match candidate {
                 Some(candidate) => drop(candidate.try_send(Progress::Failed(full))),
-                None => self.note_failure(full),
+                None => self.note_failure(&full),
             }
             return;
         };
@@ -141,7 +141,7 @@ impl Driver {
                 },
                 Action::TellFailed(reason) => match owned.candidate.take() {
                     Some(candidate) => drop(candidate.try_send(Progress::Failed(reason))),
-                    None => self.note_failure(reason),
+                    None => self.note_failure(&reason),
                 },
                 Action::Drain => {
                     let (context, service, id) = (self.context.clone(), self.service, id.clone());

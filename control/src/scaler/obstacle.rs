@@ -49,8 +49,9 @@ impl Driver {
         if let Some(until) = self.wait_until {
             // The first failure may be chance: requests wait for the second attempt.
             return (self.failures >= 2).then(|| {
-                let reason = format!("The function does not start: {}", self.last_failure);
-                (reason, until.saturating_duration_since(Instant::now()))
+                // Why is in the function's log: it is not for the public.
+                let reason = "The function does not start. It will be tried again.";
+                (reason.to_owned(), until.saturating_duration_since(Instant::now()))
             });
         }
         let live = view.route.as_ref().and_then(|route| route.live_deployment);

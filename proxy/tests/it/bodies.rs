@@ -155,7 +155,9 @@ fn odd_framing_is_refused_and_never_read_as_a_second_request() {
         head("content-length: -1\r\n") + "a" + smuggled,
         head("content-length: 1\r\ntransfer-encoding: chunked\r\n") + "0\r\n\r\n" + smuggled,
         head("transfer-encoding: identity, gzip\r\n") + "abc" + smuggled,
-        "POST /fn/body HTTP/1.1\r\nhost: body.localhost\r\ncontent-length : 3\r\n\r\nabc".to_owned() + smuggled,
+        "POST /fn/body HTTP/1.1\r\nhost: body.localhost\r\ncontent-length : 3\r\n\r\nabc"
+            .to_owned()
+            + smuggled,
     ];
     for bytes in odd {
         let mut connection = Connection::open(grid.public);

@@ -61,7 +61,8 @@ fn pipelining_closing_and_old_clients() {
     grid.create("conn", "node18", CODE, json!({"max_replicas": 1}));
     let mut connection = grid.connect();
     let get = "GET /fn/conn HTTP/1.1\r\nhost: conn.localhost\r\n\r\n";
-    let post = "POST /fn/conn/count HTTP/1.1\r\nhost: conn.localhost\r\ncontent-length: 2\r\n\r\n{}";
+    let post =
+        "POST /fn/conn/count HTTP/1.1\r\nhost: conn.localhost\r\ncontent-length: 2\r\n\r\n{}";
     connection.send(format!("{get}{post}{get}{post}"));
     let bodies: Vec<Value> = (0..4).map(|_| connection.answer().json()).collect();
     assert_eq!(bodies, [json!("ok"), json!(1), json!("ok"), json!(2)]);
@@ -99,7 +100,11 @@ fn a_client_that_hangs_up_costs_no_replica() {
     std::thread::sleep(Duration::from_millis(200)); // time to get into the queue; less proves less
     drop(gone);
 
-    assert_eq!(grid.get("conn", "/count").json(), 2, "the slow run is counted, the queued one is not");
+    assert_eq!(
+        grid.get("conn", "/count").json(),
+        2,
+        "the slow run is counted, the queued one is not"
+    );
     assert_eq!(said("slow ends"), 1, "the run went to its end");
     assert_eq!(docker::containers(&service.id, true), before, "the same container");
     let replicas = wait_for("the record", || {

@@ -50,7 +50,9 @@ fn only_what_ends_in_a_container_is_deployed() {
     assert_eq!(grid.get("change", "").json(), "128");
     let container = docker::containers(&service.id, false);
 
-    for change in [json!({}), json!({"memory_mb": 128}), json!({"min_replicas": 1, "max_replicas": 2})] {
+    for change in
+        [json!({}), json!({"memory_mb": 128}), json!({"min_replicas": 1, "max_replicas": 2})]
+    {
         assert_eq!(grid.patch(&service, &change), Value::Null, "{change}");
     }
     assert_eq!(docker::containers(&service.id, false), container);
@@ -58,14 +60,17 @@ fn only_what_ends_in_a_container_is_deployed() {
     // Another address: at once, without a new container.
     let change = json!({"public_domain": "Other.Example.com", "function_name": "renamed"});
     assert_eq!(grid.patch(&service, &change), Value::Null);
-    let at = |host: &str, path: &str| grid.connect().request("GET", path, &[("host", host)], b"").status;
+    let at =
+        |host: &str, path: &str| grid.connect().request("GET", path, &[("host", host)], b"").status;
     wait_until("the new address", || at("other.example.com", "/fn/renamed") == 200);
     wait_until("the end of the old one", || at("change.localhost", "/fn/change") == 404);
     assert_eq!(docker::containers(&service.id, false), container);
 
     let deployment = grid.patch(&service, &json!({"memory_mb": 256, "cpu_shares": 512}));
     assert_eq!(deployment["phase"], "live");
-    let memory = || grid.connect().request("GET", "/fn/renamed", &[("host", "other.example.com")], b"").json();
+    let memory = || {
+        grid.connect().request("GET", "/fn/renamed", &[("host", "other.example.com")], b"").json()
+    };
     wait_until("the new memory", || memory() == "256");
 
     // The same code once more, and another runtime.

@@ -45,7 +45,8 @@ fn addresses_that_lead_to_no_function() {
     let answer = Connection::open(grid.public).request("GET", "/fn/hello", &[], b"");
     assert!([400, 404].contains(&answer.status), "no Host: {}", answer.status);
     let target = "http://hello.localhost/fn/hello";
-    let answer = Connection::open(grid.public).request("GET", target, &[("host", "hello.localhost")], b"");
+    let answer =
+        Connection::open(grid.public).request("GET", target, &[("host", "hello.localhost")], b"");
     assert_eq!(answer.text(), "hello", "absolute form");
 }
 
@@ -60,13 +61,25 @@ fn methods() {
     let host = [("host", "hello.localhost")];
     let answer = connection.request("HEAD", "/fn/hello", &host, b"");
     assert_eq!((answer.status, answer.header("x-method")), (200, Some("HEAD")));
-    assert_eq!(connection.request("GET", "/fn/hello", &host, b"").text(), "hello", "HEAD has no body");
+    assert_eq!(
+        connection.request("GET", "/fn/hello", &host, b"").text(),
+        "hello",
+        "HEAD has no body"
+    );
 
-    for (method, target) in
-        [("TRACE", "/fn/hello"), ("CONNECT", "hello.localhost:80"), ("CONNECT", "/fn/hello"), ("PROPFIND", "/fn/hello"), ("get", "/fn/hello")]
-    {
+    for (method, target) in [
+        ("TRACE", "/fn/hello"),
+        ("CONNECT", "hello.localhost:80"),
+        ("CONNECT", "/fn/hello"),
+        ("PROPFIND", "/fn/hello"),
+        ("get", "/fn/hello"),
+    ] {
         let answer = grid.call("hello", method, target, &[], "");
-        assert_eq!((answer.status, answer.code().as_str()), (405, "method_not_allowed"), "{method} {target}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (405, "method_not_allowed"),
+            "{method} {target}"
+        );
         assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
 }
@@ -95,7 +108,9 @@ fn request_ids_and_timings_are_on_every_answer() {
         }
     }
     let answer = grid.get("hello", "");
-    let exec = answer.header("server-timing").and_then(|t| t.split("exec;dur=").nth(1)?.parse::<f64>().ok());
+    let exec = answer
+        .header("server-timing")
+        .and_then(|t| t.split("exec;dur=").nth(1)?.parse::<f64>().ok());
     assert!(exec.is_some_and(|ms| ms > 0.0), "{answer:?}");
 }
 
@@ -115,7 +130,13 @@ fn heads_beyond_the_bounds_are_refused() {
     let value = "v".repeat(33 * 1024);
     let answer = grid.call("hello", "GET", "/fn/hello", &[("x-large", &value)], "");
     assert_eq!((answer.status, answer.code().as_str()), (431, "headers_too_large"));
-    let answer = grid.call("hello", "GET", "/fn/hello", &[("upgrade", "websocket"), ("connection", "upgrade")], "");
+    let answer = grid.call(
+        "hello",
+        "GET",
+        "/fn/hello",
+        &[("upgrade", "websocket"), ("connection", "upgrade")],
+        "",
+    );
     assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"));
     assert_eq!(grid.get("hello", "").text(), "hello");
 }

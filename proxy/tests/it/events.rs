@@ -107,7 +107,10 @@ fn handlers_written_for_function_urls_run_unmodified() {
         assert_eq!(event["headers"]["host"], format!("{name}.localhost"));
         assert_eq!(event["requestContext"]["http"]["path"], "/a/b");
         assert_eq!(event["requestContext"]["http"]["sourceIp"], "127.0.0.1");
-        assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(r#"{"k":1}"#), &json!(false)));
+        assert_eq!(
+            (&event["body"], &event["isBase64Encoded"]),
+            (&json!(r#"{"k":1}"#), &json!(false))
+        );
 
         let answer = grid.get(name, "/plain");
         assert_eq!((answer.status, answer.json()), (200, json!({"hello": "GET"})));
@@ -119,12 +122,32 @@ fn handlers_written_for_function_urls_run_unmodified() {
 fn every_kind_of_handler_is_called() {
     let grid = Grid::start();
     let kinds = [
-        ("esm", "node18", "handler", "import os from 'node:os'; export const handler = async () => typeof os.arch()"),
-        ("callback", "node18", "handler", "exports.handler = (e, c, done) => { setTimeout(() => done(null, 'string'), 1) }"),
+        (
+            "esm",
+            "node18",
+            "handler",
+            "import os from 'node:os'; export const handler = async () => typeof os.arch()",
+        ),
+        (
+            "callback",
+            "node18",
+            "handler",
+            "exports.handler = (e, c, done) => { setTimeout(() => done(null, 'string'), 1) }",
+        ),
         ("whole", "node18", "handler", "module.exports = () => 'string'"),
         ("named", "node18", "main", "exports.main = () => 'string'"),
-        ("async-def", "python3.9", "handler", "async def handler(event, context):\n    return 'string'\n"),
-        ("object", "python3.9", "main.handler", "class H:\n    def __call__(self, e, c):\n        return 'string'\nhandler = H()\n"),
+        (
+            "async-def",
+            "python3.9",
+            "handler",
+            "async def handler(event, context):\n    return 'string'\n",
+        ),
+        (
+            "object",
+            "python3.9",
+            "main.handler",
+            "class H:\n    def __call__(self, e, c):\n        return 'string'\nhandler = H()\n",
+        ),
     ];
     for (name, runtime, handler, code) in kinds {
         grid.create(name, runtime, code, json!({"function_handler": handler}));

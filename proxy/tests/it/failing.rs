@@ -63,7 +63,10 @@ fn a_candidate_that_fails_leaves_the_old_version_serving() {
                 assert_eq!(record["latest_deployment_phase"], "failed");
                 wait_until("one container", || docker::containers(&service.id, true).len() == 1);
                 wait_until("two images at most", || docker::images(&service.id).len() <= 2);
-                assert_eq!(grid.patch(&service, &json!({"function_code": format!("{good}\n")}))["phase"], "live");
+                assert_eq!(
+                    grid.patch(&service, &json!({"function_code": format!("{good}\n")}))["phase"],
+                    "live"
+                );
             });
         }
     });
@@ -110,7 +113,9 @@ fn code_that_loads_no_more_backs_off_and_keeps_its_secrets() {
     // Loads for its deployment only.
     let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now");
     let until = until.as_millis() + 8000;
-    let code = format!("if (Date.now() > {until}) throw new Error('secret-detail'); exports.handler = () => 'v1'");
+    let code = format!(
+        "if (Date.now() > {until}) throw new Error('secret-detail'); exports.handler = () => 'v1'"
+    );
     let service = grid.create("loop", "node18", &code, json!({}));
     wait_until("sleep, beyond the good time", || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now");
@@ -121,7 +126,8 @@ fn code_that_loads_no_more_backs_off_and_keeps_its_secrets() {
     assert!(answer.header("retry-after").is_some());
     assert!(!answer.text().contains("secret-detail"), "not for the public: {}", answer.text());
     let logs = grid.logs(&service, "");
-    let in_log = |line: &Value| line["line"].as_str().is_some_and(|line| line.contains("secret-detail"));
+    let in_log =
+        |line: &Value| line["line"].as_str().is_some_and(|line| line.contains("secret-detail"));
     assert!(logs.iter().any(in_log), "for the owner: {logs:?}");
     assert_eq!(grid.patch(&service, &json!({"function_code": GOOD_NODE}))["phase"], "live");
     wait_until("a good answer", || grid.get("loop", "").status == 200);

@@ -146,7 +146,13 @@ impl Grid {
     }
 
     /// Creates a service and waits until its deployment is live or failed.
-    pub(crate) fn try_create(&self, name: &str, runtime: &str, code: &str, extra: Value) -> Service {
+    pub(crate) fn try_create(
+        &self,
+        name: &str,
+        runtime: &str,
+        code: &str,
+        extra: Value,
+    ) -> Service {
         let mut body = json!({
             "name": name, "deploy_type": "FUNCTION",
             "function_runtime": runtime, "function_code": code,
@@ -287,7 +293,8 @@ fn launch(
 
 /// `grid ready public=http://127.0.0.1:1 admin=http://127.0.0.1:2`, and nothing else.
 fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let (public, admin) = line.strip_prefix("grid ready public=http://")?.split_once(" admin=http://")?;
+    let (public, admin) =
+        line.strip_prefix("grid ready public=http://")?.split_once(" admin=http://")?;
     Some((public.parse().ok()?, admin.parse().ok()?))
 }
 

@@ -64,7 +64,9 @@ fn check_outside(container: &str, service: &str, deployment: &str) {
     assert_eq!(host["CapDrop"], json!(["ALL"]));
     assert_eq!(host["CapAdd"], Value::Null);
     assert_eq!(host["Privileged"], false);
-    assert!(host["SecurityOpt"].as_array().is_some_and(|o| o.contains(&json!("no-new-privileges"))));
+    assert!(
+        host["SecurityOpt"].as_array().is_some_and(|o| o.contains(&json!("no-new-privileges")))
+    );
     assert_eq!(host["PidsLimit"], 128);
     assert_eq!(host["Memory"], 256 * 1024 * 1024);
     assert_eq!(host["MemorySwap"], host["Memory"]);
@@ -93,7 +95,10 @@ fn check_outside(container: &str, service: &str, deployment: &str) {
     assert!(host["NetworkMode"] == "none" || config["NetworkDisabled"] == true, "no network");
     let labels = &config["Labels"];
     assert_eq!(labels["grid.managed"], "true");
-    assert_eq!((&labels["grid.service"], &labels["grid.deployment"]), (&json!(service), &json!(deployment)));
+    assert_eq!(
+        (&labels["grid.service"], &labels["grid.deployment"]),
+        (&json!(service), &json!(deployment))
+    );
     for name in ["grid.replica", "grid.instance"] {
         assert!(labels[name].as_str().is_some_and(|text| !text.is_empty()), "{labels}");
     }
@@ -105,7 +110,10 @@ fn check_outside(container: &str, service: &str, deployment: &str) {
 
 fn check_inside(found: &Value) {
     assert_eq!((&found["uid"], &found["gid"]), (&json!(1000), &json!(1000)));
-    assert!(found["groups"].as_array().is_some_and(|all| all.iter().all(|g| *g == 1000)), "{found}");
+    assert!(
+        found["groups"].as_array().is_some_and(|all| all.iter().all(|g| *g == 1000)),
+        "{found}"
+    );
     assert_eq!(found["links"], json!(["lo"]));
     let interfaces = found["interfaces"].as_array().expect("a list");
     assert!(interfaces.iter().all(|name| name == "lo"), "{interfaces:?}");
@@ -118,7 +126,9 @@ fn check_inside(found: &Value) {
     assert_eq!(found["tmpExec"], "EACCES");
     assert_eq!((&found["engine"], &found["env"]), (&json!(false), &json!([])));
     let status = found["status"].as_str().expect("a text");
-    for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+    for line in
+        ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]
+    {
         assert!(status.contains(line), "{line}: {status}");
     }
     let limits = found["limits"].as_str().expect("a text");
@@ -130,7 +140,8 @@ fn check_inside(found: &Value) {
 fn a_functions_container_is_hardened() {
     let grid = Grid::start();
     for (name, runtime, code) in [("hard-n", "node18", NODE), ("hard-p", "python3.9", PYTHON)] {
-        let service = grid.create(name, runtime, code, json!({"memory_mb": 256, "cpu_shares": 512}));
+        let service =
+            grid.create(name, runtime, code, json!({"memory_mb": 256, "cpu_shares": 512}));
         let answer = grid.get(name, "");
         assert_eq!(answer.status, 200, "{}: {:?}", answer.text(), grid.logs(&service, ""));
         check_inside(&answer.json());

@@ -110,7 +110,12 @@ fn processes_and_memory_are_bounded() {
     let grid = Grid::with(&[("FUNCTION_TIMEOUT_SECONDS", "4")]);
     for (runtime, code) in RUNTIMES {
         let service = deploy(&grid, runtime, code);
-        survives(&grid, &service, "/hoard", &[(502, "function_crashed"), (502, "function_error"), (504, "timeout")]);
+        survives(
+            &grid,
+            &service,
+            "/hoard",
+            &[(502, "function_crashed"), (502, "function_error"), (504, "timeout")],
+        );
         // Either the deadline comes first, or the processes outgrow the memory, or one of them
         // answers in the name of all and makes nonsense of it.
         let outcomes = [(504, "timeout"), (502, "function_crashed"), (502, "invalid_response")];

@@ -57,13 +57,17 @@ fn bodies_that_are_no_description_of_a_service() {
         assert_eq!(answer.status, 400, "{}", answer.text());
         answer.json()["detail"].as_str().expect("a detail").to_owned()
     };
-    let not_utf8 = b"{\"name\": \"a\", \"function_runtime\": \"node18\", \"function_code\": \"\xff\xfe\"}";
+    let not_utf8 =
+        b"{\"name\": \"a\", \"function_runtime\": \"node18\", \"function_code\": \"\xff\xfe\"}";
     assert!(detail(not_utf8).contains("not UTF-8"));
     assert!(detail(br#"{"function_code": "\ud800"}"#).contains("JSON parse error"));
     // The seed's example as it stands there: its quotes are not escaped.
     let pasted = br#"{"function_code": "module.exports.handler = async () => ({ body: "v2" });"}"#;
     assert!(detail(pasted).contains("double quote"), "{}", detail(pasted));
-    assert_eq!(field(&post(b"[]"), "non_field_errors"), "Invalid data. Expected a dictionary, but got list.");
+    assert_eq!(
+        field(&post(b"[]"), "non_field_errors"),
+        "Invalid data. Expected a dictionary, but got list."
+    );
     let answer = post(b"");
     for name in ["name", "function_runtime", "function_code"] {
         assert_eq!(field(&answer, name), "This field is required.");
@@ -87,7 +91,22 @@ fn bodies_that_are_no_description_of_a_service() {
 fn names_that_make_no_address() {
     let grid = Grid::start();
     let long = "x".repeat(64);
-    for name in ["a/b", "a.b", "Hello", "h\u{e9}llo", "\u{65e5}\u{672c}", "", " ", "-a", "a-", "a b", "a_b", "..", "a\0b", &long] {
+    for name in [
+        "a/b",
+        "a.b",
+        "Hello",
+        "h\u{e9}llo",
+        "\u{65e5}\u{672c}",
+        "",
+        " ",
+        "-a",
+        "a-",
+        "a b",
+        "a_b",
+        "..",
+        "a\0b",
+        &long,
+    ] {
         let answer = create(&grid, &body(name, CODE));
         assert!(!field(&answer, "name").is_empty(), "{name:?}");
     }
@@ -96,7 +115,17 @@ fn names_that_make_no_address() {
         body["function_name"] = json!(name);
         assert!(!field(&create(&grid, &body), "function_name").is_empty(), "{name:?}");
     }
-    for domain in ["", "http://a.b", "a.b:80", "a..b", "a/b", "b\u{fc}cher.example", "-a.b", "a b", &format!("{long}.b")] {
+    for domain in [
+        "",
+        "http://a.b",
+        "a.b:80",
+        "a..b",
+        "a/b",
+        "b\u{fc}cher.example",
+        "-a.b",
+        "a b",
+        &format!("{long}.b"),
+    ] {
         let mut body = body("fine", CODE);
         body["public_domain"] = json!(domain);
         assert!(!field(&create(&grid, &body), "public_domain").is_empty(), "{domain:?}");
@@ -122,8 +151,17 @@ fn two_services_never_share_an_address() {
     second["public_domain"] = json!("SHARED.example.com");
     second["function_name"] = json!("fn");
     let answer = create(&grid, &second);
-    assert!(!field(&answer, answer.json().as_object().and_then(|o| o.keys().next()).expect("a field")).is_empty());
-    assert!(["function_name", "public_domain", "non_field_errors"].iter().any(|name| answer.json().get(name).is_some()), "{}", answer.text());
+    assert!(
+        !field(&answer, answer.json().as_object().and_then(|o| o.keys().next()).expect("a field"))
+            .is_empty()
+    );
+    assert!(
+        ["function_name", "public_domain", "non_field_errors"]
+            .iter()
+            .any(|name| answer.json().get(name).is_some()),
+        "{}",
+        answer.text()
+    );
     second["function_name"] = json!("fn2");
     let second = create(&grid, &second).json();
     assert_eq!(second["public_domain"], "shared.example.com");
@@ -133,7 +171,10 @@ fn two_services_never_share_an_address() {
     let answer = create(&grid, &body("first", CODE));
     assert!(field(&answer, "name").contains("already exists"));
     assert_eq!(grid.api("GET", "/api/v1/services/", None).json()["count"], 2);
-    grid.settled(first["id"].as_str().expect("an id"), first["deployment"]["id"].as_str().expect("an id"));
+    grid.settled(
+        first["id"].as_str().expect("an id"),
+        first["deployment"]["id"].as_str().expect("an id"),
+    );
     let answer = grid.connect().request("GET", "/fn/fn", &[("host", "shared.example.com")], b"");
     assert_eq!(answer.json(), "ok");
 }
@@ -146,7 +187,11 @@ fn who_may_call_and_what() {
         Connection::open(grid.admin).request(method, path, &all, body)
     };
     let services = "/api/v1/services/";
-    for headers in [&[][..], &[("authorization", "Token wrong-wrong-wrong-wrong")], &[("authorization", "Bearer x")]] {
+    for headers in [
+        &[][..],
+        &[("authorization", "Token wrong-wrong-wrong-wrong")],
+        &[("authorization", "Bearer x")],
+    ] {
         for (method, body) in [("GET", &b""[..]), ("POST", b"{}")] {
             let answer = call(method, services, headers, body);
             assert_eq!(answer.status, 401);
@@ -161,7 +206,11 @@ fn who_may_call_and_what() {
     let answer = call("POST", services, &[known[0], ("content-type", "text/plain")], b"{}");
     assert_eq!(answer.status, 415);
     assert_eq!(call("PUT", services, &known, b"").status, 405);
-    for path in ["/api/v1/services/1/", "/api/v1/services/00000000-0000-4000-8000-000000000000/", "/api/v1/none/"] {
+    for path in [
+        "/api/v1/services/1/",
+        "/api/v1/services/00000000-0000-4000-8000-000000000000/",
+        "/api/v1/none/",
+    ] {
         let answer = call("GET", path, &known, b"");
         assert_eq!((answer.status, answer.json()["detail"].clone()), (404, json!("Not found.")));
     }

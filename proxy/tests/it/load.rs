@@ -14,8 +14,12 @@ use crate::{
 
 fn code(runtime: &str, version: usize) -> String {
     match runtime {
-        "node18" => format!("exports.handler = async () => {{ await new Promise(d => setTimeout(d, 10)); return {version} }}"),
-        _ => format!("import time\ndef handler(event, context):\n    time.sleep(0.01)\n    return {version}\n"),
+        "node18" => format!(
+            "exports.handler = async () => {{ await new Promise(d => setTimeout(d, 10)); return {version} }}"
+        ),
+        _ => format!(
+            "import time\ndef handler(event, context):\n    time.sleep(0.01)\n    return {version}\n"
+        ),
     }
 }
 
@@ -51,7 +55,8 @@ fn changes_under_load_fail_no_request() {
             for version in 1..=4 {
                 let before = answers.load(Ordering::SeqCst);
                 wait_until("load", || answers.load(Ordering::SeqCst) > before + 20);
-                let deployment = grid.patch(&service, &json!({"function_code": code(runtime, version)}));
+                let deployment =
+                    grid.patch(&service, &json!({"function_code": code(runtime, version)}));
                 assert_eq!(deployment["phase"], "live", "{deployment}");
                 wait_until("the new version", || grid.get(name, "").json() == version);
                 newest_live.store(version, Ordering::SeqCst);
@@ -61,7 +66,10 @@ fn changes_under_load_fail_no_request() {
         wait_until("the old containers' end", || {
             let live = grid.api("GET", &service.path(""), None).json()["live_deployment"].clone();
             let containers = docker::containers(&service.id, true);
-            containers.iter().all(|id| docker::try_docker(&["inspect", id]).is_err() || live == docker::label(id, "grid.deployment"))
+            containers.iter().all(|id| {
+                docker::try_docker(&["inspect", id]).is_err()
+                    || live == docker::label(id, "grid.deployment")
+            })
         });
     }
 }

@@ -31,7 +31,8 @@ fn texts(lines: &[Value], stream: &str) -> Vec<String> {
 fn check(grid: &Grid, service: &Service) {
     let name = service.name.as_str();
     for path in ["one", "two", "fails"] {
-        let answer = grid.call(name, "GET", &format!("/fn/{name}/{path}"), &[("x-request-id", path)], "");
+        let answer =
+            grid.call(name, "GET", &format!("/fn/{name}/{path}"), &[("x-request-id", path)], "");
         assert_eq!(answer.status, if path == "fails" { 502 } else { 200 });
         assert!(!answer.text().contains("deep-reason"));
     }
@@ -52,7 +53,10 @@ fn check(grid: &Grid, service: &Service) {
     let all = grid.logs(service, "");
     assert_eq!(all[0]["line"], "loading");
     assert_eq!(all[0]["request_id"], Value::Null);
-    assert!(!all.iter().any(|line| line["line"].as_str().is_some_and(|l| l.contains("GRID"))), "{all:?}");
+    assert!(
+        !all.iter().any(|line| line["line"].as_str().is_some_and(|l| l.contains("GRID"))),
+        "{all:?}"
+    );
     let times: Vec<_> = all.iter().map(|line| line["at"].as_str().expect("a time")).collect();
     assert!(times.is_sorted(), "newest last: {times:?}");
     assert_eq!(grid.logs(service, "?tail=2"), all[all.len() - 2..]);

@@ -76,7 +76,8 @@ fn listen(path: &Path, state: &Arc<State>) {
 
 fn join(client: UnixStream, state: &State) -> io::Result<()> {
     let server = UnixStream::connect(engine())?;
-    let ends = [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)];
+    let ends =
+        [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)];
     state.open.lock().expect("a lock").extend([client, server]);
     for (from, to) in ends {
         thread::spawn(move || {

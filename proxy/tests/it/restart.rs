@@ -16,7 +16,8 @@ const PYTHON: &str = "import os\nn = 0\ndef handler(event, context):\n    global
 fn services_and_running_replicas_survive_both_ends() {
     let mut grid = Grid::start();
     let node = grid.create("stay-n", "node18", NODE, json!({"max_replicas": 1}));
-    let python = grid.create("stay-p", "python3.9", PYTHON, json!({"min_replicas": 1, "max_replicas": 1}));
+    let python =
+        grid.create("stay-p", "python3.9", PYTHON, json!({"min_replicas": 1, "max_replicas": 1}));
     let asleep = grid.create("stay-s", "node18", NODE, json!({"max_replicas": 1}));
     let services = [&node, &python, &asleep];
     let records = |grid: &Grid| {
@@ -136,10 +137,8 @@ fn a_start_removes_its_own_orphans_and_nothing_else() {
         args.extend(["--entrypoint", "sleep", &image, "600"]);
         docker::docker(&args)
     };
-    let orphans = [
-        leave(&["run", "-d"], "orphan000001", true),
-        leave(&["create"], "orphan000002", true),
-    ];
+    let orphans =
+        [leave(&["run", "-d"], "orphan000001", true), leave(&["create"], "orphan000002", true)];
     let stranger = leave(&["run", "-d"], "stranger0001", false);
     grid.restart();
     wait_until("the orphans' end", || {

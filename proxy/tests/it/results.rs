@@ -97,7 +97,8 @@ fn check(grid: &Grid, service: &Service) {
     assert_eq!((empty.status, empty.body.len(), empty.header("content-length")), (204, 0, None));
 
     // What the public does not see is in the log, under the same id.
-    let answer = grid.call(name, "GET", &format!("/fn/{name}/throw"), &[("x-request-id", "look-me-up")], "");
+    let answer =
+        grid.call(name, "GET", &format!("/fn/{name}/throw"), &[("x-request-id", "look-me-up")], "");
     assert_eq!(answer.json()["request_id"], "look-me-up");
     wait_until("the stack in the log", || {
         let lines = grid.logs(service, "?request_id=look-me-up");

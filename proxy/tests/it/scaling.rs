@@ -42,7 +42,8 @@ fn an_idle_function_sleeps_and_wakes() {
 #[test]
 fn the_least_number_of_replicas_is_kept() {
     let grid = Grid::with(&[("GRID_IDLE_SECONDS", "1")]);
-    let service = grid.create("keep", "node18", NODE, json!({"min_replicas": 2, "max_replicas": 3}));
+    let service =
+        grid.create("keep", "node18", NODE, json!({"min_replicas": 2, "max_replicas": 3}));
     wait_until("two replicas", || running(&service) == 2);
     assert_eq!(wake(&grid.get("keep", "")), 0.0, "nobody waits");
 
@@ -92,7 +93,11 @@ fn a_killed_container_is_replaced_when_it_is_needed() {
 
 #[test]
 fn the_host_has_a_ceiling() {
-    let grid = Grid::with(&[("GRID_MAX_REPLICAS", "2"), ("GRID_QUEUE_SECONDS", "2"), ("GRID_IDLE_SECONDS", "1")]);
+    let grid = Grid::with(&[
+        ("GRID_MAX_REPLICAS", "2"),
+        ("GRID_QUEUE_SECONDS", "2"),
+        ("GRID_IDLE_SECONDS", "1"),
+    ]);
     let keep = json!({"min_replicas": 1});
     grid.create("one", "node18", NODE, keep.clone());
     grid.create("two", "node18", NODE, keep);

@@ -12,8 +12,7 @@ const CREATE: &str = r#"{
     "function_code": "module.exports.handler = async (event) => ({ statusCode: 200, body: \"hello, \" + (event.queryStringParameters?.name || \"world\") });",
     "public_domain": "hello.example.com"
   }"#;
-const UPDATE: &str =
-    r#"{"function_code": "module.exports.handler = async () => ({ statusCode: 200, body: \"v2\" });"}"#;
+const UPDATE: &str = r#"{"function_code": "module.exports.handler = async () => ({ statusCode: 200, body: \"v2\" });"}"#;
 
 #[test]
 fn create_call_and_update_as_the_document_shows() {

@@ -37,8 +37,17 @@ fn a_wrong_setting_stops_the_start() {
     ] {
         refuses(&[(name, value)], name);
     }
-    refuses(&[("GRID_DATA_DIR", "/tmp/a-directory-whose-path-is-too-long-for-the-sockets/that-have-to-be-in-it-so-that-it-is-refused")], "GRID_DATA_DIR");
-    refuses(&[("GRID_HTTP_ADDR", "127.0.0.1:9999"), ("GRID_ADMIN_ADDR", "127.0.0.1:9999")], "GRID_HTTP_ADDR");
+    refuses(
+        &[(
+            "GRID_DATA_DIR",
+            "/tmp/a-directory-whose-path-is-too-long-for-the-sockets/that-have-to-be-in-it-so-that-it-is-refused",
+        )],
+        "GRID_DATA_DIR",
+    );
+    refuses(
+        &[("GRID_HTTP_ADDR", "127.0.0.1:9999"), ("GRID_ADMIN_ADDR", "127.0.0.1:9999")],
+        "GRID_HTTP_ADDR",
+    );
 }
 
 #[test]
@@ -56,7 +65,8 @@ fn a_data_directory_serves_one_grid_at_a_time() {
     let grid = Grid::start();
     let (status, said) = run_to_end(grid.data_dir(), &[]);
     assert!(!status.success());
-    let told = said.lines().any(|line| line.starts_with("grid: ") && line.contains("GRID_DATA_DIR"));
+    let told =
+        said.lines().any(|line| line.starts_with("grid: ") && line.contains("GRID_DATA_DIR"));
     assert!(told, "{said}");
 }
 
@@ -74,7 +84,9 @@ fn the_token_is_made_once_and_kept_private() {
     let listed = |grid: &Grid, token: &str| {
         let token = format!("Token {token}");
         let headers = [("host", "localhost"), ("authorization", token.as_str())];
-        crate::http::Connection::open(grid.admin).request("GET", "/api/v1/services/", &headers, b"").status
+        crate::http::Connection::open(grid.admin)
+            .request("GET", "/api/v1/services/", &headers, b"")
+            .status
     };
     assert_eq!(listed(&grid, token.trim()), 200);
     assert_eq!(listed(&grid, TOKEN), 401);

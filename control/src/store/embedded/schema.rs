@@ -108,7 +108,10 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
         operation: OPEN,
         reason: match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                format!("the data directory {} is used by another Grid", dir.display())
+                format!(
+                    "the data directory {} is used by another Grid; stop that one, or set GRID_DATA_DIR to another directory",
+                    dir.display()
+                )
             }
             other => format!("{}: {other}", path.display()),
         },
@@ -182,7 +185,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let first = open(dir.path()).expect("opens");
         let second = open(dir.path()).err().expect("refused");
-        assert!(reason(second).ends_with("is used by another Grid"));
+        assert!(reason(second).contains("is used by another Grid"));
         drop(first);
         assert!(open(dir.path()).is_ok());
     }
