@@ -44,13 +44,23 @@ pub(crate) fn head(request: &RequestHeader, most_body_bytes: usize) -> Result<()
     if request.headers.contains_key(header::UPGRADE) {
         return Err(Denial::BadRequest("Functions do not speak upgraded protocols."));
     }
-    if request.headers.contains_key(header::TRANSFER_ENCODING)
-        && request.headers.contains_key(header::CONTENT_LENGTH)
-    {
-        return Err(Denial::BadRequest("Content-Length and Transfer-Encoding exclude each other."));
-    }
     if declared_length(request).is_some_and(|length| length > most_body_bytes as u64) {
         return Err(Denial::BodyTooLarge(most_body_bytes));
+    }
+    Ok(())
+}
+
+/// Refuses a request that frames its body in two ways at once: whoever stands before this server may
+/// have gone by the other one. Pingora has dropped the length by now, so the raw head is asked, and
+/// only when the body is chunked.
+pub(crate) fn framing(session: &ServerSession) -> Result<(), Denial> {
+    const LENGTH: &[u8] = b"\ncontent-length";
+    if !session.req_header().headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let head = session.to_h1_raw();
+    if head.windows(LENGTH.len()).any(|part| part.eq_ignore_ascii_case(LENGTH)) {
+        return Err(Denial::BadRequest("Content-Length and Transfer-Encoding exclude each other."));
     }
     Ok(())
 }

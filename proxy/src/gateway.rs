@@ -115,6 +115,7 @@ impl Gateway {
         }
         let target = self.route(session.req_header())?;
         admit::head(session.req_header(), self.bounds.body_bytes)?;
+        admit::framing(session)?;
         let body = admit::body(session, self.bounds.body_bytes, self.bounds.body_within).await?;
         let lease = self.acquire(session, &target, timing).await?;
         self.exchange(session, &target, lease, body, request_id, timing).await

@@ -65,8 +65,9 @@ fn a_data_directory_serves_one_grid_at_a_time() {
     let grid = Grid::start();
     let (status, said) = run_to_end(grid.data_dir(), &[]);
     assert!(!status.success());
-    let told =
-        said.lines().any(|line| line.starts_with("grid: ") && line.contains("GRID_DATA_DIR"));
+    let told = said
+        .lines()
+        .any(|line| line.starts_with("grid: ") && line.contains("is used by another Grid"));
     assert!(told, "{said}");
 }
 
