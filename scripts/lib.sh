@@ -62,7 +62,7 @@ progress() {
     log=$(mktemp)
     (
         while sleep 10; do
-            note "$label: $((SECONDS - start)) s, $(tail -n 1 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-90)"
+            note "$label: $((SECONDS - start)) s, $(tr '\r' '\n' <"$log" | grep -v '^ *$' | tail -n 1 | cut -c 1-90)"
         done
     ) &
     ticker=$!

@@ -14,10 +14,11 @@ use crate::{
 };
 
 /// Fields of a service's record that a client may send back but not change.
-pub(super) const READ_ONLY: [&str; 10] = [
+pub(super) const READ_ONLY: [&str; 11] = [
     "id",
     "url",
     "status",
+    "problem",
     "live_deployment",
     "latest_deployment",
     "latest_deployment_phase",
@@ -45,6 +46,8 @@ pub(super) struct ServiceRecord {
     min_replicas: u32,
     max_replicas: u32,
     status: Status,
+    /// Why the function cannot be called now, `null` when it can.
+    problem: Option<String>,
     live_deployment: Option<DeploymentId>,
     latest_deployment: DeploymentId,
     latest_deployment_phase: Phase,
@@ -71,6 +74,8 @@ enum Status {
     Deploying,
     /// The newest deployment failed, and none serves.
     Failed,
+    /// A deployment is live, but its replicas cannot be started; `problem` says why.
+    Failing,
 }
 
 /// A container: `{"id": "k3v…", "deployment": "0192…", "state": "ready"}`.
@@ -117,7 +122,8 @@ impl ServiceRecord {
         let view = store.view(service.id).await?;
         Ok(Self {
             url: public_url.of(&service.public_domain, &service.function_name),
-            status: Status::of(service.live_deployment, latest_phase),
+            status: Status::of(service.live_deployment, latest_phase, view.obstacle.is_some()),
+            problem: view.obstacle.map(|obstacle| obstacle.message),
             replicas: view.replicas.into_iter().map(ReplicaRecord::from).collect(),
             id: service.id,
             name: service.name,
@@ -152,12 +158,12 @@ async fn latest_phase(store: &dyn Store, service: &Service) -> Result<Phase> {
 }
 
 impl Status {
-    fn of(live: Option<DeploymentId>, latest: Phase) -> Self {
-        match latest {
-            Phase::Live => Self::Live,
-            _ if !latest.is_settled() => Self::Deploying,
-            _ if live.is_some() => Self::Live,
-            _ => Self::Failed,
+    fn of(live: Option<DeploymentId>, latest: Phase, obstructed: bool) -> Self {
+        match (live, latest) {
+            (_, latest) if !latest.is_settled() => Self::Deploying,
+            (None, latest) if latest != Phase::Live => Self::Failed,
+            _ if obstructed => Self::Failing,
+            _ => Self::Live,
         }
     }
 }
@@ -211,10 +217,11 @@ mod tests {
     #[test]
     fn a_failed_change_of_a_serving_function_leaves_it_live() {
         let live = Some(DeploymentId::new());
-        assert_eq!(Status::of(None, Phase::Queued), Status::Deploying);
-        assert_eq!(Status::of(None, Phase::Failed), Status::Failed);
-        assert_eq!(Status::of(live, Phase::Live), Status::Live);
-        assert_eq!(Status::of(live, Phase::Building), Status::Deploying);
-        assert_eq!(Status::of(live, Phase::Failed), Status::Live);
+        assert_eq!(Status::of(None, Phase::Queued, false), Status::Deploying);
+        assert_eq!(Status::of(None, Phase::Failed, true), Status::Failed);
+        assert_eq!(Status::of(live, Phase::Live, false), Status::Live);
+        assert_eq!(Status::of(live, Phase::Live, true), Status::Failing);
+        assert_eq!(Status::of(live, Phase::Building, true), Status::Deploying);
+        assert_eq!(Status::of(live, Phase::Failed, false), Status::Live);
     }
 }

@@ -1,0 +1,120 @@
+"""Runs every measurement, keeps the raw samples, and writes the report from them."""
+
+import argparse
+import contextlib
+import datetime
+import json
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+
+import deploying
+import machine
+import memory
+import report
+import throughput
+import waking
+from engine import Engine
+from grid import Grid
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MOST_SECONDS = 11 * 60
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+# What a full and a quick run take.
+FULL = {"wakes": 20, "patches": 15, "runs": 5, "run_seconds": 5, "functions": 3}
+QUICK = {"wakes": 3, "patches": 3, "runs": 1, "run_seconds": 2, "functions": 1}
+
+
+def main() -> int:
+    options = read_options()
+    counts = QUICK if options.quick else FULL
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    signal.alarm(MOST_SECONDS)
+
+    about = machine.describe(ROOT, options)
+    results = {"about": about, "counts": counts}
+    with contextlib.ExitStack() as stack:
+        # Short: the socket of a replica lies below it, and such a path holds 107 bytes.
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="gb-", dir="/tmp"))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        engine = Engine(scratch)
+        about["engine"] = engine.describe()
+        stack.callback(engine.sweep)
+        stack.callback(ignore_signals)
+        binary = options.target / ("debug" if options.profile == "dev" else options.profile) / "grid"
+        usage = machine.Usage()
+        with Grid(binary, ROOT, scratch, engine, {}) as grid:
+            progress("Memory of idle functions")
+            results["memory"] = memory.measure(grid, engine, counts, about)
+            progress("Requests per second")
+            results["throughput"] = throughput.measure(grid, engine, counts)
+            results["memory"]["grid"]["after_load"] = machine.rss(grid.pid)
+            results["memory"]["grid"]["peak"] = machine.rss(grid.pid, "VmHWM")
+            progress("From PATCH to new code")
+            template = (ROOT / "config/function.Dockerfile").read_text()
+            results["deploying"] = deploying.measure(grid, engine, counts, template)
+        with Grid(binary, ROOT, scratch, engine, {"GRID_IDLE_SECONDS": "1"}) as grid:
+            progress("Wake from zero")
+            results["waking"] = waking.measure(grid, engine, counts)
+        about["steal_percent"] = usage.steal_percent()
+        about["seconds"] = usage.seconds()
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(dump(results))
+    text = report.render(results)
+    (options.output / "RESULTS.md").write_text(text)
+    print(text)
+    progress(f"Written: {options.output / 'RESULTS.md'} and results.json beside it")
+    return 0
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="loadtests/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few samples; written below the target directory")
+    parser.add_argument("--output", type=pathlib.Path, help="where results.json and RESULTS.md go")
+    parser.add_argument("--target", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--profile", required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.output is None:
+        options.output = options.target / "bench-quick" if options.quick else ROOT / "loadtests"
+    return options
+
+
+def stop(number: int, _frame: object) -> None:
+    """Leaves by way of every clean-up; a second signal does not interrupt it."""
+    ignore_signals()
+    why = f"not done within {MOST_SECONDS} s" if number == signal.SIGALRM else signal.Signals(number).name
+    print(f"\nstopping ({why}): removing what was made", file=sys.stderr, flush=True)
+    raise SystemExit(1 if number == signal.SIGALRM else 128 + number)
+
+
+def ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def progress(text: str) -> None:
+    now = datetime.datetime.now().strftime("%H:%M:%S")
+    print(f"{now} {text}", file=sys.stderr, flush=True)
+
+
+def dump(value: object, indent: str = "") -> str:
+    """JSON with one sample per line, so that a change of one is a change of a line."""
+    inner = indent + " "
+    if isinstance(value, dict) and any(isinstance(v, (dict, list)) for v in value.values()):
+        items = [f"{inner}{json.dumps(k)}: {dump(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}" + ("\n" if not indent else "")
+    if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
+        return "[\n" + ",\n".join(inner + dump(v, inner) for v in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")

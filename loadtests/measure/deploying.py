@@ -1,0 +1,75 @@
+"""From a PATCH to the answer of the new code, beside the build and the start of the same image."""
+
+import datetime
+import time
+from functools import partial
+
+from engine import Engine, since
+from functions import RUNTIMES, Runtime, slug, turns
+from grid import Grid
+
+# Between two looks at the public address: a tighter loop would take the cores from the deployment.
+PAUSE = 0.005
+WITHIN = 60
+
+
+def measure(grid: Grid, engine: Engine, counts: dict, template: str) -> dict:
+    samples = {runtime.name: {"patch": [], "engine": []} for runtime in RUNTIMES}
+    services, tasks = [], []
+    for runtime in RUNTIMES:
+        name = f"patch-{slug(runtime)}"
+        service = grid.create(name, runtime.name, runtime.code("first"), least=1)
+        like = engine.inspect(service)
+        runner = engine.runner_layer(like["Image"])
+        own = samples[runtime.name]
+        tasks.append((own["patch"], partial(patch, grid, runtime, service, name)))
+        tasks.append((own["engine"], partial(build_and_start, engine, runtime, template, runner, like)))
+        services.append(service)
+    for number, (kept, take) in turns(counts["patches"], tasks):
+        kept.append(take(number))
+    for service in services:
+        grid.delete(service)
+    return samples
+
+
+def patch(grid: Grid, runtime: Runtime, service: str, name: str, number: int) -> dict:
+    text = f"patched {number}"
+    with grid.client(name) as call:
+        call()
+        sent, began = time.time(), time.perf_counter()
+        changed = grid.change(service, runtime.code(text))
+        sample = {"accepted": since(began)}
+        while call()[1] != text:
+            if since(began) > WITHIN * 1000:
+                raise RuntimeError(f"{name} does not answer with its new code after {WITHIN} s")
+            time.sleep(PAUSE)
+        answered = time.time()
+        sample["answered"] = since(began)
+    grid.wait_settled(service)
+    sample["settled"] = since(began)
+
+    deployment = grid.deployment(service, changed["deployment"]["id"])
+    entered = {entry["phase"]: moment(entry["at"]) for entry in deployment["phases"]}
+    steps = ["queued", "building", "deploying", "health_checking", "live"]
+    ends = [entered[step] for step in steps[1:]] + [answered]
+    sample["before_queued"] = round((entered["queued"] - sent) * 1000, 3)
+    for step, end in zip(steps, ends):
+        sample[step] = round((end - entered[step]) * 1000, 3)
+    return sample
+
+
+def build_and_start(engine: Engine, runtime: Runtime, template: str, runner: str, like: dict, number: int) -> dict:
+    tag = f"grid-bench/{slug(runtime)}:{engine.run}-{number}"
+    files = {name: runtime.code(f"built {number} {engine.run}") for name in runtime.files}
+    built = engine.build(tag, template, runner, files)
+    try:
+        return {"built": built, **engine.start(tag, like)}
+    finally:
+        engine.remove_image(tag)
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of `2026-11-24T01:32:03.123456789Z`, whatever its precision."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    time_of_day = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.timezone.utc)
+    return time_of_day.timestamp() + float(f"0.{fraction or 0}")

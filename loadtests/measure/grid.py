@@ -1,0 +1,196 @@
+"""A Grid of our own: its process, its admin API, its public port."""
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import secrets
+import select
+import signal
+import subprocess
+import time
+import urllib.parse
+
+from engine import Engine
+
+# The runner layers may have to be built first.
+READY_WITHIN = 180
+SETTLED_WITHIN = 60
+
+
+class Grid:
+    """Runs within a `with`, which leaves nothing behind."""
+
+    def __init__(self, binary: pathlib.Path, share: pathlib.Path, scratch: pathlib.Path, engine: Engine, settings: dict):
+        self.engine = engine
+        self.token = secrets.token_hex(20)
+        self.directory = scratch / f"grid{len(list(scratch.glob('grid*')))}"
+        self.directory.mkdir()
+        self.log = self.directory / "log"
+        self.command = [str(binary), "serve"]
+        # Nothing of the caller's settings: they would be measured without being told.
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "DOCKER_HOST": engine.host,
+            "GRID_ADMIN_ADDR": "127.0.0.1:0",
+            "GRID_DATA_DIR": str(self.directory / "data"),
+            "GRID_HTTP_ADDR": "127.0.0.1:0",
+            "GRID_SHARE_DIR": str(share),
+            "SMSLY_TOKEN": self.token,
+            **settings,
+        }
+        self.process = None
+        self.admin = None
+
+    def __enter__(self) -> "Grid":
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._stop()  # what it leaves, the engine's sweep takes away
+        if isinstance(error, Exception) and self.log.exists():
+            tail = self.log.read_text(errors="replace").splitlines()[-15:]
+            print("the end of grid's log:", *tail, sep="\n  ")
+
+    def _start(self) -> None:
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C reaches it after its services were removed
+            )
+        self.pid = self.process.pid
+        line = b""
+        deadline = time.monotonic() + READY_WITHIN
+        while not line.endswith(b"\n"):
+            if not select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0))[0]:
+                raise RuntimeError(f"grid is not ready after {READY_WITHIN} s")
+            part = os.read(self.process.stdout.fileno(), 4096)
+            if not part:
+                raise RuntimeError(f"grid ended: {self.log.read_text(errors='replace').strip()[-1000:]}")
+            line += part
+        words = dict(word.split("=", 1) for word in line.decode().split() if "=" in word)
+        self.public_port = urllib.parse.urlsplit(words["public"]).port
+        self.admin = http.client.HTTPConnection("127.0.0.1", urllib.parse.urlsplit(words["admin"]).port, timeout=30)
+
+    def _stop(self) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    # Admin API.
+
+    def api(self, method: str, path: str, body: object = None):
+        text = None if body is None else json.dumps(body)
+        headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json"}
+        try:
+            self.admin.request(method, f"/api/v1/{path}", text, headers)
+            answer = self.admin.getresponse()
+            status, text = answer.status, answer.read()
+        except BaseException:
+            self.admin.close()
+            raise
+        if not 200 <= status < 300:
+            raise RuntimeError(f"grid: {method} {path}: {status} {text.decode(errors='replace')}")
+        return json.loads(text) if text else None
+
+    def create(self, name: str, runtime: str, code: str, least: int, most: int = 1) -> str:
+        """The id of a service that is live and has its one replica."""
+        record = self.api(
+            "POST",
+            "services/",
+            {
+                "name": name,
+                "deploy_type": "FUNCTION",
+                "function_runtime": runtime,
+                "function_code": code,
+                "min_replicas": least,
+                "max_replicas": most,
+            },
+        )
+        self.engine.own.add(f"grid.service={record['id']}")
+        self._note(record)
+        self.wait_settled(record["id"])
+        return record["id"]
+
+    def change(self, service: str, code: str) -> dict:
+        """The record as a PATCH answers it, before its deployment has run."""
+        record = self.api("PATCH", f"services/{service}/", {"function_code": code})
+        self._note(record)
+        return record
+
+    def _note(self, record: dict) -> None:
+        """An image whose build is broken off may have no more labels than this one."""
+        self.engine.own.add(f"grid.deployment={record['deployment']['id']}")
+
+    def wait_settled(self, service: str) -> None:
+        """The newest deployment is live, its replica is ready, and nothing of the one before runs."""
+
+        def settled(record: dict) -> bool:
+            if record["latest_deployment_phase"] == "failed":
+                deployment = self.deployment(service, record["latest_deployment"])
+                raise RuntimeError(f"grid: the deployment failed: {deployment['error']}")
+            of_latest = [(record["latest_deployment"], "ready")]
+            return record["status"] == "live" and [(r["deployment"], r["state"]) for r in record["replicas"]] == of_latest
+
+        self._wait(service, settled)
+
+    def wait_asleep(self, service: str) -> None:
+        """No replica is left."""
+        self._wait(service, lambda record: not record["replicas"])
+
+    def _wait(self, service: str, reached) -> None:
+        deadline = time.monotonic() + SETTLED_WITHIN
+        while not reached(record := self.api("GET", f"services/{service}/")):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"grid: not settled after {SETTLED_WITHIN} s: {record}")
+            time.sleep(0.02)
+
+    def deployment(self, service: str, deployment: str) -> dict:
+        return self.api("GET", f"services/{service}/deployments/{deployment}/")
+
+    def delete(self, service: str) -> None:
+        """Also waits until its containers are gone, so that they disturb nothing that follows."""
+        self.api("DELETE", f"services/{service}/")
+        deadline = time.monotonic() + SETTLED_WITHIN
+        while self.engine.containers(service) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    # Public port.
+
+    @contextlib.contextmanager
+    def client(self, name: str):
+        """A function that calls a function over one connection: `(status, text, Server-Timing)`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.public_port, timeout=60)
+        headers = {"Host": f"{name}.localhost"}
+
+        def call() -> tuple:
+            connection.request("GET", f"/fn/{name}", headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), timing(answer.getheader("Server-Timing", ""))
+
+        try:
+            connection.connect()
+            yield call
+        finally:
+            connection.close()
+
+
+def timing(header: str) -> dict:
+    """`queue;dur=0.0, wake;dur=410.2` as numbers."""
+    parts = (part.strip().split(";dur=") for part in header.split(",") if ";dur=" in part)
+    return {name: float(value) for name, value in parts}
