@@ -8,6 +8,7 @@ import os
 import pathlib
 import secrets
 import socket
+import struct
 import subprocess
 import tarfile
 import threading
@@ -69,6 +70,14 @@ class Engine:
             "cgroup": info.get("CgroupVersion", "1"),
             "runtime": info["DefaultRuntime"],
         }
+
+    def daemon(self) -> list:
+        """The process that listens on the socket, or every engine where that is another, such as systemd."""
+        self.call("GET", "/_ping")
+        peer = self.connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid = struct.unpack("3i", peer)[0]
+        name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip() if pid else ""
+        return [pid] if name == "dockerd" else daemons()
 
     # What Grid made.
 
@@ -219,6 +228,16 @@ def take_call(listener: socket.socket, began: float, marks: dict) -> None:
         connection.close()
     except OSError:
         pass  # whoever started the container sees that the mark is missing
+
+
+def daemons() -> list:
+    """Every engine that is seen here, where the socket does not tell which one is ours."""
+    found = []
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if (directory / "comm").read_text().strip() == "dockerd":
+                found.append(int(directory.name))
+    return found
 
 
 def answers(port: int) -> bool:

@@ -106,15 +106,3 @@ def pss(pid: int):
     except OSError:
         return None
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
-
-
-def processes(name: str) -> list:
-    """Ids of the processes with this name that are seen here."""
-    found = []
-    for directory in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if (directory / "comm").read_text().strip() == name:
-                found.append(int(directory.name))
-        except OSError:
-            pass  # it ended meanwhile
-    return found

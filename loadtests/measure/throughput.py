@@ -20,7 +20,7 @@ def measure(grid: Grid, engine: Engine, counts: dict) -> list:
     watched = {
         "grid": [grid.pid],
         "function": engine.pids(container["Id"]),
-        "engine": machine.processes("dockerd"),
+        "engine": engine.daemon(),
     }
     load(grid, 16, 2, watched)  # the first requests find cold caches
     samples = []

@@ -1,10 +1,12 @@
 //! The `grid` binary: reads what it is asked for, does it, and says plainly when it cannot.
 
 mod admit;
+mod background;
 mod edge;
 mod exchange;
 mod gateway;
 mod home;
+mod listen;
 mod pool;
 mod respond;
 mod route;

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use control::{
     api::{self, Api, ApiLimits, PublicUrl, auth::Authenticator},
     config::{Config, LogFormat, Role},
@@ -15,26 +14,19 @@ use control::{
     health::Health,
     image::Images,
     logs::Logs,
-    plane::{self, Context, Settings},
+    plane::{Context, Settings},
     run_dir::RunDir,
     runtime::Runtimes,
-    store::{Store, embedded::Embedded},
+    store::embedded::Embedded,
     token,
 };
 use pingora_core::{
-    apps::HttpServerOptions,
-    server::{ListenFds, RunArgs, Server, ShutdownWatch, configuration::ServerConf},
-    services::{Service as ServiceTrait, background::background_service, listening::Service},
+    server::{RunArgs, Server, configuration::ServerConf},
+    services::background::background_service,
 };
-use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 use tokio::sync::Semaphore;
 
-use crate::{
-    edge::{self, Edge},
-    gateway::{Bounds, Gateway, Traffic},
-    route::Routes,
-    stop::Signals,
-};
+use crate::{background::Control, gateway::Traffic, listen::EdgeService, stop::Signals};
 
 /// Errors of the start, told to the operator as they are.
 type Startup<T> = Result<T, Box<dyn std::error::Error>>;
@@ -137,135 +129,6 @@ fn server_conf() -> ServerConf {
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
-    }
-}
-
-/// The control plane, the admin API and the ready line.
-struct Control {
-    context: Arc<Context>,
-    api: axum::Router,
-    admin: TcpListener,
-    public_addr: SocketAddr,
-}
-
-#[async_trait]
-impl pingora_core::services::background::BackgroundService for Control {
-    async fn start(&self, stop: ShutdownWatch) {
-        tokio::join!(
-            plane::run(self.context.clone(), stop.clone()),
-            self.serve_api(stop.clone()),
-            self.say_ready(stop),
-        );
-    }
-}
-
-impl Control {
-    async fn serve_api(&self, mut stop: ShutdownWatch) {
-        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-        let served = async {
-            self.admin.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
-            let api = self.api.clone();
-            axum::serve(listener, api.into_make_service_with_connect_info::<SocketAddr>()).await
-        };
-        tokio::select! {
-            outcome = served => {
-                if let Err(error) = outcome {
-                    tracing::error!(%error, "the admin API ended");
-                }
-            }
-            () = stopped => {}
-        }
-    }
-
-    /// Prints the one line that scripts wait for, when a request would be served.
-    async fn say_ready(&self, mut stop: ShutdownWatch) {
-        let ready = async {
-            self.context.health.ready().await;
-            let mut own = self.public_addr;
-            if own.ip().is_unspecified() {
-                own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            }
-            while tokio::net::TcpStream::connect(own).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            let admin = self.admin.local_addr();
-            println!(
-                "grid ready public=http://{} admin=http://{}",
-                self.public_addr,
-                admin.map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
-            );
-        };
-        tokio::select! {
-            () = ready => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-    }
-}
-
-/// The public listener together with the tasks that feed it. They share one runtime, because the
-/// replicas' connections belong to the runtime that accepted them.
-struct EdgeService {
-    edge: Arc<Edge>,
-    inner: Service<HttpProxy<Gateway>>,
-}
-
-impl EdgeService {
-    fn new(
-        config: &Config,
-        server: &Server,
-        context: &Context,
-        traffic: &Arc<Traffic>,
-        public_addr: SocketAddr,
-    ) -> Self {
-        let routes = Arc::new(Routes::default());
-        let gateway = Gateway {
-            routes: routes.clone(),
-            traffic: traffic.clone(),
-            bounds: Bounds {
-                body_bytes: config.body_bytes,
-                body_within: config.body_wait,
-                response_bytes: config.response_bytes,
-                function_timeout: config.function_timeout,
-                queue_within: config.queue_wait,
-            },
-        };
-        // CONNECT is refused like any other method, by our own answer.
-        let mut options = HttpServerOptions::default();
-        options.allow_connect_method_proxying = true;
-        let mut inner = ProxyServiceBuilder::new(&server.configuration, gateway)
-            .name("edge")
-            .server_options(options)
-            .build();
-        inner.add_tcp(&public_addr.to_string());
-        let edge = Edge {
-            store: context.store.clone() as Arc<dyn Store>,
-            routes,
-            run_dir: context.run_dir.clone(),
-            health: context.health.clone(),
-            queue_length: config.queue_length,
-            idle_after: config.idle,
-        };
-        Self { edge: Arc::new(edge), inner }
-    }
-}
-
-#[async_trait]
-impl ServiceTrait for EdgeService {
-    async fn start_service(
-        &mut self,
-        fds: Option<ListenFds>,
-        stop: ShutdownWatch,
-        listeners_per_fd: usize,
-    ) {
-        tokio::join!(
-            edge::follow(self.edge.clone(), stop.clone()),
-            self.inner.start_service(fds, stop, listeners_per_fd),
-        );
-    }
-
-    fn name(&self) -> &str {
-        "edge"
     }
 }
 

@@ -44,14 +44,51 @@ fn one_connection_survives_every_error_that_leaves_it_usable() {
         assert_eq!(answer.status, status, "{method} {target}");
         assert_ne!(answer.header("connection"), Some("close"), "{method} {target}");
     }
-    // After 413 the connection either goes on with the next request or is closed; it never takes
-    // the body for a request.
-    let answer = connection.request("POST", "/fn/conn", &HOST, &vec![b'x'; 1024 * 1024 + 1]);
-    assert_eq!(answer.status, 413);
-    if connection.try_send("GET /fn/conn HTTP/1.1\r\nhost: conn.localhost\r\n\r\n").is_ok()
-        && let Ok(answer) = connection.try_answer(false)
-    {
-        assert_eq!(answer.json(), "ok");
+}
+
+#[test]
+fn an_answer_before_the_body_reaches_whoever_still_sends() {
+    let grid = Grid::start();
+    grid.create("conn", "node18", CODE, json!({"max_replicas": 1}));
+    // The body looks like requests, and it is all under way before the answer is read.
+    let body = "GET /fn/conn HTTP/1.1\r\nhost: conn.localhost\r\n\r\n".repeat(40_000);
+    for (method, target, length, status) in [
+        ("POST", "/fn/none", 11, 404),
+        ("POST", "/fn/none", 1_000_000, 404),
+        ("TRACE", "/fn/conn", 1_000_000, 405),
+        ("POST", "/fn/conn", 1_100_000, 413),
+        ("POST", "/fn/conn", 1_500_000, 413),
+    ] {
+        let mut connection = grid.connect();
+        let answer = connection.request(method, target, &HOST, &body.as_bytes()[..length]);
+        assert_eq!(answer.status, status, "{method} {target} {length}");
+        // Then the connection goes on with the next request or is closed.
+        let next = "GET /fn/conn/count HTTP/1.1\r\nhost: conn.localhost\r\n\r\n";
+        if connection.try_send(next).is_ok()
+            && let Ok(answer) = connection.try_answer(false)
+        {
+            assert_eq!((answer.status, answer.json()), (200, json!(0)));
+        }
+    }
+    assert_eq!(grid.get("conn", "/count").json(), 0, "a body was taken for requests");
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_no_replica() {
+    let grid = Grid::start();
+    let code = "exports.handler = async (e) => \
+        e.path === '/large' ? {statusCode: 200, body: 'x'.repeat(6 << 20)} : 'ok'";
+    grid.create("conn", "node18", code, json!({"max_replicas": 1}));
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let mut connection = grid.connect();
+            connection.send("GET /fn/conn/large HTTP/1.1\r\nhost: conn.localhost\r\n\r\n");
+            connection
+        })
+        .collect();
+    assert_eq!(grid.get("conn", "").json(), "ok");
+    for mut connection in slow {
+        assert_eq!(connection.answer().body.len(), 6 << 20);
     }
 }
 
@@ -68,6 +105,7 @@ fn pipelining_closing_and_old_clients() {
     assert_eq!(bodies, [json!("ok"), json!(1), json!("ok"), json!(2)]);
 
     let close = [HOST[0], ("connection", "close")];
+    let mut connection = grid.connect();
     assert_eq!(connection.request("GET", "/fn/conn", &close, b"").json(), "ok");
     assert!(connection.is_closed());
 

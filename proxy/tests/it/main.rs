@@ -22,3 +22,4 @@ mod results;
 mod scaling;
 mod seed;
 mod settings;
+mod wire;

@@ -77,6 +77,30 @@ fn a_stop_waits_for_the_requests_that_run() {
 }
 
 #[test]
+fn a_replica_that_works_when_grid_is_killed_still_runs_one_request_at_a_time() {
+    let mut grid = Grid::start();
+    let node = "let running = 0; exports.handler = async (event) => { const overlap = ++running > 1; \
+        if (event.path === '/slow') { console.log('begins'); await new Promise((d) => setTimeout(d, 3000)); } \
+        running -= 1; return {overlap, boot: require('os').hostname()}; }";
+    let python = "import os, time\nrunning = 0\ndef handler(event, context):\n    global running\n    \
+        running += 1\n    overlap = running > 1\n    if event['path'] == '/slow':\n        print('begins')\n        \
+        time.sleep(3)\n    running -= 1\n    return {'overlap': overlap, 'boot': os.uname().nodename}\n";
+    for (name, runtime, code) in [("busy-n", "node18", node), ("busy-p", "python3.9", python)] {
+        let service = grid.create(name, runtime, code, json!({"max_replicas": 1}));
+        let before = grid.get(name, "").json();
+        let mut connection = grid.connect();
+        connection.send(format!("GET /fn/{name}/slow HTTP/1.1\r\nhost: {name}.localhost\r\n\r\n"));
+        let container = docker::containers(&service.id, false).remove(0);
+        wait_until("the slow run", || {
+            docker::docker(&["logs", &container]).matches("GRID START").count() > 1
+        });
+        grid.kill9();
+        grid.restart();
+        assert_eq!(grid.get(name, "").json(), before, "adopted, and not before its run was over");
+    }
+}
+
+#[test]
 fn a_deployment_in_progress_is_finished_by_the_next_start() {
     let mut grid = Grid::start();
     let service = grid.create("half", "node18", "exports.handler = () => 'v0'", json!({}));

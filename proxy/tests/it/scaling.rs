@@ -92,6 +92,16 @@ fn a_killed_container_is_replaced_when_it_is_needed() {
 }
 
 #[test]
+fn who_works_longer_than_the_idle_time_is_not_idle() {
+    let grid = Grid::with(&[("GRID_IDLE_SECONDS", "1")]);
+    let code =
+        "exports.handler = () => new Promise((done) => setTimeout(() => done('worked'), 3500))";
+    let service = grid.create("work", "node18", code, json!({}));
+    assert_eq!(grid.get("work", "").json(), "worked");
+    wait_until("sleep", || docker::containers(&service.id, true).is_empty());
+}
+
+#[test]
 fn the_host_has_a_ceiling() {
     let grid = Grid::with(&[
         ("GRID_MAX_REPLICAS", "2"),
