@@ -51,7 +51,8 @@ rejoin_docker_group() {
     if [ "$(id -u)" = 0 ] || [ -n "${REJOINED_DOCKER_GROUP-}" ] || ! have sg; then return 0; fi
     if id -nG | grep -qw docker || ! id -nG "$(id -un)" | grep -qw docker; then return 0; fi
     export REJOINED_DOCKER_GROUP=1
-    exec sg docker -c "$(printf '%q ' "$@")"
+    # sg waits for the script and passes no signal on: when it is ended, so is the script.
+    exec sg docker -c "exec setpriv --pdeathsig TERM $(printf '%q ' "$@")"
 }
 
 # progress LABEL COMMAND...: runs the command into a log, says every 10 s how long it has taken and

@@ -136,27 +136,13 @@ text_name!(
 text_name!(
     /// A container's short id, part of its call-home socket's path, which holds 107 bytes.
     ReplicaId,
-    |text| {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if text.len() == 12 && text.chars().all(plain) {
-            Ok(text)
-        } else {
-            Err(InvalidName::new("Must be 12 characters of a-z and 0-9."))
-        }
-    }
+    short_id
 );
 
 text_name!(
     /// One data directory's id: two Grids on one engine never touch each other's containers.
     InstanceId,
-    |text| {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if text.len() == 12 && text.chars().all(plain) {
-            Ok(text)
-        } else {
-            Err(InvalidName::new("Must be 12 characters of a-z and 0-9."))
-        }
-    }
+    short_id
 );
 
 macro_rules! uuid_id {
@@ -218,6 +204,14 @@ impl InstanceId {
     /// A new random id.
     pub fn random() -> Self {
         Self(random_text())
+    }
+}
+
+fn short_id(text: String) -> Result<String, InvalidName> {
+    if text.len() == 12 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+        Ok(text)
+    } else {
+        Err(InvalidName::new("Must be 12 characters of a-z and 0-9."))
     }
 }
 
