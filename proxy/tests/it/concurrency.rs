@@ -1,21 +1,13 @@
 //! One request at a time in a container, one queue per function, at most `max_replicas` containers.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Mutex, thread, time::Instant};
 
 use serde_json::json;
 
 use crate::{
     docker,
     grid::{Grid, PATIENCE, wait_until},
-    http::Answer,
+    http::{Answer, Connection},
 };
 
 const NODE: &str = r#"const id = require("os").hostname(); let running = 0;
@@ -77,20 +69,20 @@ fn eight_clients_share_three_replicas_without_overlap() {
     }
 }
 
-const SLOW: &str = r#"exports.handler = async (event) => {
-  if (event.path === "/quick") return "quick";
-  console.log("begins"); await new Promise((done) => setTimeout(done, 3000)); return "slow";
-};"#;
+fn slow() -> String {
+    let handler = "exports.handler = async (event) => { \
+        if (event.path === '/quick') return 'quick'; await gate(); return 'slow'; };";
+    format!("{}\n{handler}", docker::GATE)
+}
 
 /// Runs `during` while the function's only replica is busy; the answer to the busy call.
 fn while_busy(grid: &Grid, during: impl FnOnce()) -> Answer {
-    let service = grid.create("slow", "node18", SLOW, json!({"max_replicas": 1}));
+    let service = grid.create("slow", "node18", &slow(), json!({"max_replicas": 1}));
     thread::scope(|scope| {
         let busy = scope.spawn(|| grid.get("slow", ""));
-        wait_until("the busy run", || {
-            grid.logs(&service, "").iter().any(|line| line["line"] == "begins")
-        });
+        let container = docker::at_gate(&service.id);
         during();
+        docker::open_gate(&container);
         busy.join().expect("an answer")
     })
 }
@@ -98,39 +90,40 @@ fn while_busy(grid: &Grid, during: impl FnOnce()) -> Answer {
 #[test]
 fn a_full_queue_refuses_and_keeps_its_places() {
     let grid = Grid::with(&[("GRID_QUEUE_LENGTH", "2")]);
-    let answers = Mutex::new(Vec::new());
+    let get = "GET /fn/slow/quick HTTP/1.1\r\nhost: slow.localhost\r\n\r\n";
+    let mut clients: Vec<_> = (0..6).map(|_| grid.connect()).collect();
+    let mut refused = Vec::new();
     let busy = while_busy(&grid, || {
-        thread::scope(|scope| {
-            for _ in 0..6 {
-                scope.spawn(|| {
-                    let answer = grid.get("slow", "/quick");
-                    answers.lock().expect("a lock").push(answer);
-                });
-            }
+        clients.iter_mut().for_each(|client| client.send(get));
+        wait_until("four to be refused", || {
+            let (answered, waiting) =
+                std::mem::take(&mut clients).into_iter().partition(Connection::has_news);
+            clients = waiting;
+            refused.extend(answered);
+            refused.len() >= 4
         });
     });
     assert_eq!(busy.json(), "slow");
-    let answers = answers.into_inner().expect("a lock");
-    let (served, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
-    assert_eq!((served.len(), refused.len()), (2, 4), "two waited, four were refused");
-    for answer in refused {
+    assert_eq!((clients.len(), refused.len()), (2, 4), "two wait, four were refused");
+    for mut client in refused {
+        let answer = client.answer();
         assert_eq!((answer.status, answer.code().as_str()), (429, "queue_full"));
         let wait = answer.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
         assert!(wait.is_some_and(|seconds| seconds >= 1), "{answer:?}");
+    }
+    for mut client in clients {
+        assert_eq!(client.answer().json(), "quick");
     }
 }
 
 #[test]
 fn a_wait_without_end_is_ended() {
     let grid = Grid::with(&[("GRID_QUEUE_SECONDS", "1")]);
-    let refused = AtomicBool::new(false);
     let busy = while_busy(&grid, || {
         let answer = grid.get("slow", "/quick");
         assert_eq!((answer.status, answer.code().as_str()), (503, "no_replica"));
         assert!(answer.header("retry-after").is_some());
-        refused.store(true, Ordering::Relaxed);
     });
-    assert!(refused.load(Ordering::Relaxed));
     assert_eq!(busy.json(), "slow");
     assert_eq!(grid.get("slow", "/quick").json(), "quick", "the place in the queue was given up");
 }

@@ -1,13 +1,13 @@
 //! Client connections: kept after errors that leave them usable, pipelined, closed when asked, and
 //! clients that hang up before their answer.
 
-use std::{net::Shutdown, time::Duration};
+use std::net::Shutdown;
 
 use serde_json::{Value, json};
 
 use crate::{
     docker,
-    grid::{Grid, wait_for, wait_until},
+    grid::{Grid, wait_until},
 };
 
 const HOST: [(&str, &str); 1] = [("host", "conn.localhost")];
@@ -17,7 +17,6 @@ exports.handler = async (event) => {
   if (event.path === "/exit") process.exit(1);
   if (event.path === "/count") return n;
   n += 1;
-  if (event.path === "/slow") { console.log("slow begins"); await new Promise((done) => setTimeout(done, 1500)); console.log("slow ends"); }
   return "ok";
 };"#;
 
@@ -117,37 +116,35 @@ fn pipelining_closing_and_old_clients() {
 
 #[test]
 fn a_client_that_hangs_up_costs_no_replica() {
-    let grid = Grid::start();
-    let service = grid.create("conn", "node18", CODE, json!({"max_replicas": 1}));
-    assert_eq!(grid.get("conn", "").json(), "ok");
-    let before = docker::containers(&service.id, true);
-    let said = |what: &str| {
-        let lines = grid.logs(&service, "");
-        lines.iter().filter(|line| line["line"] == what).count()
+    let grid = Grid::with(&[("GRID_QUEUE_LENGTH", "1")]);
+    let handler = "const runs = []; exports.handler = async (event) => { \
+        if (event.path === '/runs') return runs; \
+        if (event.path === '/slow') await gate(); runs.push(event.path); return 'ok' };";
+    let code = format!("{}\n{handler}", docker::GATE);
+    let service = grid.create("conn", "node18", &code, json!({"max_replicas": 1}));
+    let begin = |path: &str| {
+        let mut connection = grid.connect();
+        let head = format!("GET /fn/conn/{path} HTTP/1.1\r\nhost: conn.localhost\r\n");
+        connection.send(format!("{head}x-request-id: {path}\r\n\r\n"));
+        connection
     };
 
-    // While its request runs.
-    let mut gone = grid.connect();
-    gone.send("GET /fn/conn/slow HTTP/1.1\r\nhost: conn.localhost\r\n\r\n");
-    wait_until("the slow run", || said("slow begins") == 1);
+    // While its request runs: the run goes to its end.
+    let gone = begin("slow");
+    let container = docker::at_gate(&service.id);
     gone.shutdown(Shutdown::Both);
     drop(gone);
-    // While its request waits for the replica: that one is never run.
-    let mut gone = grid.connect();
-    gone.send("GET /fn/conn/queued HTTP/1.1\r\nhost: conn.localhost\r\n\r\n");
-    std::thread::sleep(Duration::from_millis(200)); // time to get into the queue; less proves less
-    drop(gone);
+    // While its request waits for the replica: that one is never run. There is one place, so of two
+    // requests the one that is not refused has it.
+    let (first, second) = (begin("first"), begin("second"));
+    wait_until("one to be refused", || first.has_news() || second.has_news());
+    drop((first, second));
+    wait_until("the edge to notice", || grid.log().contains("denial=ClientGone"));
+    docker::open_gate(&container);
 
-    assert_eq!(
-        grid.get("conn", "/count").json(),
-        2,
-        "the slow run is counted, the queued one is not"
-    );
-    assert_eq!(said("slow ends"), 1, "the run went to its end");
-    assert_eq!(docker::containers(&service.id, true), before, "the same container");
-    let replicas = wait_for("the record", || {
-        let record = grid.api("GET", &service.path(""), None).json();
-        record["replicas"].as_array().cloned()
-    });
-    assert_eq!(replicas.len(), 1);
+    wait_until("an answer", || grid.get("conn", "/runs").status == 200);
+    assert_eq!(grid.get("conn", "/runs").json(), json!(["/slow"]));
+    assert_eq!(docker::containers(&service.id, true), [container], "the same container");
+    let record = grid.api("GET", &service.path(""), None).json();
+    assert_eq!(record["replicas"].as_array().map(Vec::len), Some(1), "{record}");
 }

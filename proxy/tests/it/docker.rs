@@ -47,6 +47,25 @@ pub(crate) fn label(id: &str, name: &str) -> String {
     inspect(id)["Config"]["Labels"][name].as_str().unwrap_or_default().to_owned()
 }
 
+/// JavaScript of an async `gate()` in a handler that waits until [`open_gate`] is called for its
+/// container. A function has no network, so a file is the sign.
+pub(crate) const GATE: &str = "const gate = async () => { console.log('at the gate'); \
+    while (!require('fs').existsSync('/tmp/gate')) await new Promise((d) => setTimeout(d, 10)); };";
+
+/// Lets go whoever waits at the gate in a container.
+pub(crate) fn open_gate(container: &str) {
+    docker(&["exec", container, "touch", "/tmp/gate"]);
+}
+
+/// Waits until a run of a service's only container is at its gate; gives the container.
+pub(crate) fn at_gate(service: &str) -> String {
+    let container = containers(service, false).pop().expect("a container");
+    crate::grid::wait_until("somebody at the gate", || {
+        docker(&["logs", &container]).contains("at the gate")
+    });
+    container
+}
+
 /// Removes everything that was made for a service.
 pub(crate) fn remove_all(service: &str) {
     for container in containers(service, true) {

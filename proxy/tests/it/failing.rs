@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     docker,
-    grid::{Grid, Service, wait_until},
+    grid::{Grid, Service, short_dir, wait_until},
 };
 
 const GOOD_NODE: &str = "exports.handler = async () => 'v1'";
@@ -110,25 +110,29 @@ fn a_function_that_was_never_live_says_so_at_once() {
 #[test]
 fn code_that_loads_no_more_backs_off_and_keeps_its_secrets() {
     let grid = Grid::with(&[("GRID_QUEUE_SECONDS", "40"), ("GRID_IDLE_SECONDS", "1")]);
-    // Loads for its deployment only.
-    let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now");
-    let until = until.as_millis() + 8000;
-    let code = format!(
-        "if (Date.now() > {until}) throw new Error('secret-detail'); exports.handler = () => 'v1'"
-    );
-    let service = grid.create("loop", "node18", &code, json!({}));
-    wait_until("sleep, beyond the good time", || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now");
-        now.as_millis() > until && docker::containers(&service.id, true).is_empty()
-    });
+    let service = grid.create("loop", "node18", GOOD_NODE, json!({}));
+    wait_until("sleep", || docker::containers(&service.id, true).is_empty());
+    // From now on the same image holds code that does not load.
+    let image = &docker::inspect(&docker::images(&service.id)[0])["RepoTags"][0];
+    let image = image.as_str().expect("a tag");
+    let dir = short_dir();
+    std::fs::write(dir.path().join("index.js"), "throw new Error('secret-detail')")
+        .expect("written");
+    let dockerfile = format!("FROM {image}\nCOPY index.js /app/function/index.js\n");
+    std::fs::write(dir.path().join("Dockerfile"), dockerfile).expect("written");
+    docker::docker(&["build", "-q", "-t", image, dir.path().to_str().expect("UTF-8")]);
+
     let answer = grid.get("loop", "");
     assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{}", answer.text());
     assert!(answer.header("retry-after").is_some());
     assert!(!answer.text().contains("secret-detail"), "not for the public: {}", answer.text());
+    let record = grid.api("GET", &service.path(""), None).json();
+    assert_eq!(record["status"], "failing", "{record}");
     let logs = grid.logs(&service, "");
     let in_log =
         |line: &Value| line["line"].as_str().is_some_and(|line| line.contains("secret-detail"));
     assert!(logs.iter().any(in_log), "for the owner: {logs:?}");
-    assert_eq!(grid.patch(&service, &json!({"function_code": GOOD_NODE}))["phase"], "live");
+    let good = format!("{GOOD_NODE};");
+    assert_eq!(grid.patch(&service, &json!({"function_code": good}))["phase"], "live");
     wait_until("a good answer", || grid.get("loop", "").status == 200);
 }

@@ -121,6 +121,11 @@ impl Grid {
         self.process.id()
     }
 
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("a lock").clone()
+    }
+
     pub(crate) fn data_dir(&self) -> &Path {
         self.dir.path()
     }

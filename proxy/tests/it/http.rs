@@ -165,6 +165,15 @@ impl Connection {
         Ok(answer)
     }
 
+    /// True when something has arrived, or the other side has hung up.
+    pub(crate) fn has_news(&self) -> bool {
+        let socket = self.0.get_ref();
+        socket.set_nonblocking(true).expect("an option");
+        let seen = socket.peek(&mut [0]);
+        socket.set_nonblocking(false).expect("an option");
+        seen.is_ok()
+    }
+
     /// Closes one or both directions.
     pub(crate) fn shutdown(&self, how: std::net::Shutdown) {
         self.0.get_ref().shutdown(how).expect("shut down");

@@ -1,6 +1,10 @@
 //! Creating services, and what a record looks like.
 
-use control::{name::ServiceId, service::Phase, store::Store};
+use control::{
+    name::ServiceId,
+    service::{Obstacle, Phase},
+    store::Store,
+};
 use serde_json::json;
 
 use super::client::Grid;
@@ -41,6 +45,7 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
         "min_replicas": 0,
         "max_replicas": 4,
         "status": "deploying",
+        "problem": null,
         "live_deployment": null,
         "latest_deployment": deployment["id"],
         "latest_deployment_phase": "queued",
@@ -162,5 +167,17 @@ async fn the_status_follows_the_deployments() {
     grid.patch(&path, &json!({"function_code": "z"})).await;
     settle(Phase::Failed).await;
     assert_eq!(status().await, (json!("live"), json!("failed")));
-    assert_eq!(grid.get(&path).await.json()["live_deployment"], live);
+    let record = grid.get(&path).await.json();
+    assert_eq!(record["live_deployment"], live);
+    assert_eq!(record["problem"], json!(null));
+
+    let id = record["id"].as_str().expect("an id").parse().expect("a UUID");
+    let obstacle = Obstacle {
+        message: "The function's containers stop before they are ready.".to_owned(),
+        retry_at: jiff::Timestamp::now(),
+    };
+    grid.store.set_obstacle(id, Some(obstacle.clone())).await.expect("a store");
+    let record = grid.get(&path).await.json();
+    assert_eq!(record["status"], "failing");
+    assert_eq!(record["problem"], obstacle.message);
 }
