@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::{
+    context::Context,
     error::{Error, Kind, Result},
     limits,
     logs::truncate,
-    plane::Context,
-    scaler::{Command, Progress},
+    scaler::command::{Command, Progress},
     service::{Deployment, LogLine, Phase},
 };
 

@@ -5,71 +5,28 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::StreamExt;
 use tokio::{
-    sync::{Semaphore, broadcast::error::RecvError, mpsc, watch},
+    sync::{broadcast::error::RecvError, mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
 
 use crate::{
-    engine::{Container, Engine, EngineEvent},
+    context::Context,
+    engine::{Container, EngineEvent},
     error::{Kind, Result},
-    health::{Dependency, Health},
-    image::Images,
+    health::Dependency,
     limits,
-    logs::Logs,
-    name::{InstanceId, ServiceId},
-    run_dir::RunDir,
-    scaler::{self, Command},
-    store::Store,
+    name::ServiceId,
+    scaler::{self, command::Command},
 };
 
 /// Commands that a driver may have waiting. Nudges are only hints: one that finds no room is
 /// dropped, because the driver is awake then anyway.
 const INBOX: usize = 64;
-
-/// The bounds that settings may move.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Longest run of one request.
-    pub function_timeout: Duration,
-    /// Largest answer of a function, bytes.
-    pub response_bytes: usize,
-    /// Containers that are being started at one time.
-    pub starts: usize,
-    /// Replicas of all services together.
-    pub replicas: usize,
-}
-
-/// What every driver works with.
-pub struct Context {
-    /// Where everything is kept.
-    pub store: Arc<dyn Store>,
-    /// Where everything runs.
-    pub engine: Arc<dyn Engine>,
-    /// Builds and removes images.
-    pub images: Images,
-    /// Keeps the output of removed containers.
-    pub logs: Arc<Logs>,
-    /// Told about the engine.
-    pub health: Health,
-    /// Whose containers are ours.
-    pub instance: InstanceId,
-    /// Where replicas call home.
-    pub run_dir: RunDir,
-    /// Bounds.
-    pub settings: Settings,
-    /// One permit per container that is being started.
-    pub starts: Semaphore,
-    /// One permit per replica.
-    pub replicas: Arc<Semaphore>,
-    /// One permit per image that is being built.
-    pub builds: Semaphore,
-}
 
 /// Runs the control plane until `stop` turns true. Containers keep running then: the next process
 /// adopts them.

@@ -2,6 +2,7 @@
 //! wakes on hints, on the engine's answers and on deadlines, compares what is with what should be,
 //! and acts. Nobody else starts or ends a container.
 
+pub mod command;
 mod fleet;
 mod obstacle;
 mod plan;
@@ -20,53 +21,17 @@ use tokio::{
     time::Instant,
 };
 
+use self::command::{Command, Progress};
 use self::plan::{Plan, Standing, plan};
 use crate::{
+    context::Context,
     deploy,
-    engine::Container,
     error::{Error, Kind, Result},
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
-    plane::Context,
     replica::{Event, Machine},
     service::{Deployment, ServiceView},
 };
-
-/// What a driver is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Something about the service may have changed.
-    Look,
-    /// The engine does not answer.
-    EngineDown,
-    /// The engine answers; these containers of the service exist.
-    EngineUp {
-        /// All of them, also those that ended.
-        containers: Vec<Container>,
-        /// What was started later is not among them.
-        listed_at: Instant,
-    },
-    /// A container's process ended.
-    Died(ReplicaId),
-    /// A deployment wants a replica to try its code with.
-    StartCandidate {
-        /// Which one.
-        deployment: Arc<Deployment>,
-        /// Told how it goes. The candidate is kept while this is open.
-        progress: mpsc::Sender<Progress>,
-    },
-}
-
-/// How a candidate is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Its container runs.
-    Launched,
-    /// Its code is loaded.
-    Ready,
-    /// It never will be.
-    Failed(String),
-}
 
 /// What a driver's own tasks came to.
 enum Done {

@@ -9,7 +9,7 @@ use pingora_core::{ErrorType, protocols::http::ServerSession};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
-use crate::respond::Denial;
+use crate::denial::Denial;
 
 /// Methods that a function may be called with.
 const METHODS: [Method; 7] = [
@@ -21,8 +21,6 @@ const METHODS: [Method; 7] = [
     Method::DELETE,
     Method::OPTIONS,
 ];
-/// The same, for `Allow`.
-pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Checks the head of a request.
 pub(crate) fn head(request: &RequestHeader, most_body_bytes: usize) -> Result<(), Denial> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use control::plane::{self, Context};
+use control::{context::Context, plane};
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
 
 /// The control plane, the admin API and the ready line.

@@ -23,9 +23,10 @@ use tokio::time::Instant;
 
 use crate::{
     admit,
+    denial::Denial,
     exchange::{self, Answer, Fault},
     pool::{Lease, Turn},
-    respond::{self, Denial, Timing},
+    respond::{self, Timing},
     route::{Routes, Target},
 };
 
@@ -89,7 +90,7 @@ impl ProxyHttp for Gateway {
             Ok(answer) => respond::answer(session, answer, &request_id, &timing).await?,
             Err(denial) => {
                 tracing::debug!(request_id, ?denial, "denied");
-                if !respond::denial(session, &denial, &request_id, &timing).await? {
+                if !respond::deny(session, &denial, &request_id, &timing).await? {
                     session.set_keepalive(None);
                 }
             }

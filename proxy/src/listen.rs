@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
-use control::{config::Config, plane::Context, store::Store};
+use control::{config::Config, context::Context, store::Store};
 use pingora_core::{
     apps::HttpServerOptions,
     server::{ListenFds, Server, ShutdownWatch},

@@ -2,6 +2,7 @@
 
 mod admit;
 mod background;
+mod denial;
 mod edge;
 mod exchange;
 mod gateway;

@@ -10,11 +10,11 @@ use std::{
 use control::{
     api::{self, Api, ApiLimits, PublicUrl, auth::Authenticator},
     config::{Config, LogFormat, Role},
+    context::{Context, Settings},
     engine::{Engine, docker::Docker},
     health::Health,
     image::Images,
     logs::Logs,
-    plane::{Context, Settings},
     run_dir::RunDir,
     runtime::Runtimes,
     store::embedded::Embedded,

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::{
+    context::Context,
     engine::{ContainerSpec, Exit},
     error::{Error, Result},
     limits,
     name::{ReplicaId, ServiceId},
-    plane::Context,
     replica::Removal,
     service::{Deployment, Phase, Replica, Wish},
 };

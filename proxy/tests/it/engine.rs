@@ -4,8 +4,9 @@ use serde_json::json;
 
 use crate::{
     docker,
-    grid::{Grid, short_dir, wait_until},
+    grid::{Grid, wait_until},
     http::Connection,
+    process::short_dir,
     relay::Relay,
 };
 

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     docker,
-    grid::{Grid, Service, short_dir, wait_until},
+    grid::{Grid, Service, wait_until},
+    process::short_dir,
 };
 
 const GOOD_NODE: &str = "exports.handler = async () => 'v1'";

@@ -2,11 +2,10 @@
 //! made is removed when the test ends, and its log is shown when the test failed.
 
 use std::{
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    path::Path,
+    process::{Child, Command},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     docker,
     http::{Answer, Connection},
+    process::{launch, short_dir},
 };
 
 pub(crate) const TOKEN: &str = "a-token-for-the-end-to-end-tests";
@@ -37,36 +37,6 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
 /// Polls until a condition holds.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, || holds().then_some(()));
-}
-
-/// The repository's root.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
-}
-
-/// `grid serve` with nothing of the test's own environment that could change it.
-pub(crate) fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_grid"));
-    command.arg("serve").env_clear().current_dir(data_dir);
-    for name in ["PATH", "HOME", "DOCKER_HOST"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    command
-        .env("GRID_DATA_DIR", data_dir)
-        .env("GRID_SHARE_DIR", root())
-        .env("GRID_HTTP_ADDR", "127.0.0.1:0")
-        .env("GRID_ADMIN_ADDR", "127.0.0.1:0")
-        .env("GRID_LOG", "info,control=debug,grid=debug")
-        .env("SMSLY_TOKEN", TOKEN)
-        .envs(settings.iter().copied());
-    command
-}
-
-/// A directory whose path is short enough for sockets in it.
-pub(crate) fn short_dir() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("g").tempdir_in("/tmp").expect("a directory")
 }
 
 /// A running Grid.
@@ -262,59 +232,4 @@ impl Service {
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("/api/v1/services/{}/{rest}", self.id)
     }
-}
-
-fn launch(
-    data_dir: &Path,
-    settings: &[(&str, &str)],
-    log: &Arc<Mutex<String>>,
-) -> (Child, SocketAddr, SocketAddr) {
-    let mut command = command(data_dir, settings);
-    let mut process =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("grid starts");
-    let stderr = BufReader::new(process.stderr.take().expect("piped"));
-    let kept = Arc::clone(log);
-    thread::spawn(move || {
-        for line in stderr.lines().map_while(Result::ok) {
-            kept.lock().expect("a lock").push_str(&format!("{line}\n"));
-        }
-    });
-    let stdout = BufReader::new(process.stdout.take().expect("piped"));
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in stdout.lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    match lines.recv_timeout(PATIENCE).ok().as_deref().and_then(addresses) {
-        Some((public, admin)) => (process, public, admin),
-        None => {
-            drop(process.kill());
-            let status = process.wait();
-            panic!("grid did not get ready ({status:?}):\n{}", log.lock().expect("a lock"));
-        }
-    }
-}
-
-/// `grid ready public=http://127.0.0.1:1 admin=http://127.0.0.1:2`, and nothing else.
-fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let (public, admin) =
-        line.strip_prefix("grid ready public=http://")?.split_once(" admin=http://")?;
-    Some((public.parse().ok()?, admin.parse().ok()?))
-}
-
-/// Runs `grid serve` that is expected to end by itself: its status and what it said.
-pub(crate) fn run_to_end(data_dir: &Path, settings: &[(&str, &str)]) -> (ExitStatus, String) {
-    let mut process = command(data_dir, settings)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("grid starts");
-    let mut stderr = process.stderr.take().expect("piped");
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        stderr.read_to_string(&mut text).map(|_| text)
-    });
-    let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
-    (status, reader.join().expect("read").expect("text"))
 }

@@ -1,5 +1,6 @@
 //! End-to-end tests: the real binary, real Docker Engine, functions called through the public port.
 
+mod access;
 mod bodies;
 mod concurrency;
 mod connections;
@@ -16,6 +17,7 @@ mod http;
 mod input;
 mod load;
 mod logs;
+mod process;
 mod relay;
 mod restart;
 mod results;

@@ -2,7 +2,10 @@
 
 use std::{net::TcpListener, os::unix::fs::PermissionsExt};
 
-use crate::grid::{Grid, TOKEN, run_to_end, short_dir};
+use crate::{
+    grid::{Grid, TOKEN},
+    process::{run_to_end, short_dir},
+};
 
 #[track_caller]
 fn refuses(settings: &[(&str, &str)], named: &str) {

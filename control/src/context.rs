@@ -1,0 +1,49 @@
+//! What every task of the control plane works with, made once at the start.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    engine::Engine, health::Health, image::Images, logs::Logs, name::InstanceId, run_dir::RunDir,
+    store::Store,
+};
+
+/// The bounds that settings may move.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Longest run of one request.
+    pub function_timeout: Duration,
+    /// Largest answer of a function, bytes.
+    pub response_bytes: usize,
+    /// Containers that are being started at one time.
+    pub starts: usize,
+    /// Replicas of all services together.
+    pub replicas: usize,
+}
+
+/// What every driver works with.
+pub struct Context {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Where everything runs.
+    pub engine: Arc<dyn Engine>,
+    /// Builds and removes images.
+    pub images: Images,
+    /// Keeps the output of removed containers.
+    pub logs: Arc<Logs>,
+    /// Told about the engine.
+    pub health: Health,
+    /// Whose containers are ours.
+    pub instance: InstanceId,
+    /// Where replicas call home.
+    pub run_dir: RunDir,
+    /// Bounds.
+    pub settings: Settings,
+    /// One permit per container that is being started.
+    pub starts: Semaphore,
+    /// One permit per replica.
+    pub replicas: Arc<Semaphore>,
+    /// One permit per image that is being built.
+    pub builds: Semaphore,
+}
