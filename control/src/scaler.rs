@@ -146,7 +146,10 @@ impl Driver {
             }
             Ok(Done::Removal(replica, Ok(()))) => self.feed(&replica, Event::Removed),
             Ok(Done::Removal(replica, Err(error))) => {
-                tracing::warn!(service = %self.service, %replica, %error, "a container was not removed; again in 1 s");
+                // That the engine is away is said once, by the one who watches it.
+                if error.kind() != Kind::Unavailable {
+                    tracing::warn!(service = %self.service, %replica, %error, "a container was not removed; again in 1 s");
+                }
                 self.feed(&replica, Event::RemoveFailed);
             }
             Ok(Done::Deployment(id, outcome)) => {

@@ -47,6 +47,9 @@ def patch(grid: Grid, runtime: Runtime, service: str, name: str, number: int) ->
         sample["answered"] = since(began)
     grid.wait_settled(service)
     sample["settled"] = since(began)
+    # The removal of the image before the previous one would disturb the next sample.
+    while len(grid.engine.images(service)) > 2 and since(began) < WITHIN * 1000:
+        time.sleep(0.05)
 
     deployment = grid.deployment(service, changed["deployment"]["id"])
     entered = {entry["phase"]: moment(entry["at"]) for entry in deployment["phases"]}

@@ -85,6 +85,10 @@ class Engine:
         filters = {"label": [f"grid.service={service}"]}
         return self.call("GET", "/containers/json", all="1", filters=filters)
 
+    def images(self, service: str) -> list:
+        filters = {"label": [f"grid.service={service}"]}
+        return self.call("GET", "/images/json", filters=filters)
+
     def inspect(self, service: str) -> dict:
         """The only container of a service."""
         (found,) = self.containers(service)
