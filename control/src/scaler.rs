@@ -55,13 +55,17 @@ struct Driver {
     context: Arc<Context>,
     service: ServiceId,
     replicas: BTreeMap<ReplicaId, Owned>,
-    /// The deployment whose replicas are started; read again when another one is live.
-    live: Option<Arc<Deployment>>,
+    /// The deployment that serves.
+    live: Option<DeploymentId>,
+    /// The same with all that a start needs; read when it is first needed.
+    starting: Option<Arc<Deployment>>,
     deploying: Option<(DeploymentId, AbortHandle)>,
     /// Starts of the live deployment that failed, one after another.
     failures: u32,
-    /// No starts and no deployments before this.
+    /// No starts before this.
     wait_until: Option<Instant>,
+    /// No deployment before this. Apart from the starts: a new version may be what mends them.
+    deploy_after: Option<Instant>,
     engine_up: bool,
     /// The service is deleted and its images and logs are gone.
     swept: bool,
@@ -81,9 +85,11 @@ pub(crate) async fn drive(
         service,
         replicas: BTreeMap::new(),
         live: None,
+        starting: None,
         deploying: None,
         failures: 0,
         wait_until: None,
+        deploy_after: None,
         engine_up,
         swept: false,
         work: JoinSet::new(),
@@ -109,7 +115,7 @@ pub(crate) async fn drive(
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(%service, %error, "looking after the service failed; again in 1 s");
-                driver.wait_until = Some(Instant::now() + limits::ENGINE_RETRY);
+                driver.deploy_after = Some(Instant::now() + limits::ENGINE_RETRY);
             }
         }
     }
@@ -118,7 +124,7 @@ pub(crate) async fn drive(
 impl Driver {
     fn next_deadline(&self) -> Option<Instant> {
         let ticks = self.replicas.values().filter_map(|owned| owned.machine.next_tick());
-        ticks.chain(self.wait_until).min()
+        ticks.chain(self.wait_until).chain(self.deploy_after).min()
     }
 
     fn take(&mut self, command: Command) {
@@ -127,7 +133,7 @@ impl Driver {
             Command::EngineDown => self.engine_up = false,
             Command::EngineUp { containers, listed_at } => {
                 self.engine_up = true;
-                self.wait_until = None;
+                (self.wait_until, self.deploy_after) = (None, None);
                 self.adopt(containers, listed_at);
             }
             Command::Died(replica) => self.feed(&replica, Event::Exited),
@@ -157,12 +163,10 @@ impl Driver {
                     self.deploying = None;
                 }
                 match outcome {
-                    deploy::Outcome::Settled => {
-                        self.failures = 0;
-                        self.wait_until = None;
-                        self.prune();
+                    deploy::Outcome::Settled => self.prune(),
+                    deploy::Outcome::Interrupted => {
+                        self.deploy_after = Some(Instant::now() + limits::ENGINE_RETRY);
                     }
-                    deploy::Outcome::Interrupted => self.back_off(),
                 }
             }
             Ok(Done::Housekeeping) => {}
@@ -180,8 +184,11 @@ impl Driver {
         let now = Instant::now();
         let view = self.context.store.view(self.service).await?;
         self.take_reports(&view, now);
-        if self.wait_until.is_some_and(|until| now >= until) {
-            self.wait_until = None;
+        self.note_live(&view);
+        for pause in [&mut self.wait_until, &mut self.deploy_after] {
+            if pause.is_some_and(|until| now >= until) {
+                *pause = None;
+            }
         }
         let plan = plan(&view, &self.standing(&view), self.wait_until.is_none());
         for replica in &plan.retire {
@@ -190,7 +197,7 @@ impl Driver {
         if view.route.is_none() {
             return Ok(self.wind_down());
         }
-        self.start(&view, &plan).await?;
+        self.start(&plan).await?;
         self.continue_deployment(own).await?;
         self.tell_obstacle(&view).await?;
         Ok(false)
@@ -227,18 +234,14 @@ impl Driver {
             .collect()
     }
 
-    async fn start(&mut self, view: &ServiceView, plan: &Plan) -> Result<()> {
-        let Some(live) = view.route.as_ref().and_then(|route| route.live_deployment) else {
+    async fn start(&mut self, plan: &Plan) -> Result<()> {
+        let Some(live) = self.live.filter(|_| plan.start > 0 && self.engine_up) else {
             return Ok(());
         };
-        if plan.start == 0 || !self.engine_up {
-            return Ok(());
+        if self.starting.as_ref().is_none_or(|known| known.id != live) {
+            self.starting = self.context.store.deployment(self.service, live).await?.map(Arc::new);
         }
-        if self.live.as_ref().is_none_or(|cached| cached.id != live) {
-            self.live = self.context.store.deployment(self.service, live).await?.map(Arc::new);
-            self.failures = 0;
-        }
-        if let Some(deployment) = self.live.clone() {
+        if let Some(deployment) = self.starting.clone() {
             for _ in 0..plan.start {
                 self.launch(deployment.clone(), None);
             }
@@ -246,8 +249,18 @@ impl Driver {
         Ok(())
     }
 
+    /// What was held against the version before is not held against the new one.
+    fn note_live(&mut self, view: &ServiceView) {
+        let live = view.route.as_ref().and_then(|route| route.live_deployment);
+        if live != self.live {
+            self.live = live;
+            self.failures = 0;
+            self.wait_until = None;
+        }
+    }
+
     async fn continue_deployment(&mut self, own: &mpsc::WeakSender<Command>) -> Result<()> {
-        if self.deploying.is_some() || self.wait_until.is_some() || !self.engine_up {
+        if self.deploying.is_some() || self.deploy_after.is_some() || !self.engine_up {
             return Ok(());
         }
         let now = Timestamp::now();

@@ -162,8 +162,7 @@ impl Driver {
                 }
                 Action::Forget => {
                     let gone = self.replicas.remove(id);
-                    let live = self.live.as_ref().map(|live| live.id);
-                    if gone.is_some_and(|gone| Some(gone.deployment) != live) {
+                    if gone.is_some_and(|gone| Some(gone.deployment) != self.live) {
                         self.prune();
                     }
                 }

@@ -19,7 +19,7 @@ const NO_DEPLOYMENT_RETRY: Duration = Duration::from_secs(10);
 impl Driver {
     /// Tells waiting requests why they wait in vain, or that they do not any more.
     pub(super) async fn tell_obstacle(&mut self, view: &ServiceView) -> Result<()> {
-        let obstacle = self.obstacle(view);
+        let obstacle = self.obstacle();
         let told = match (&obstacle, &view.obstacle) {
             (Some((message, _)), Some(told)) => {
                 *message == told.message && Timestamp::now() < told.retry_at
@@ -38,7 +38,7 @@ impl Driver {
     }
 
     /// What stands in the way now, and how long a client should wait.
-    fn obstacle(&self, view: &ServiceView) -> Option<(String, Duration)> {
+    fn obstacle(&self) -> Option<(String, Duration)> {
         if self.replicas.values().any(|owned| owned.machine.counts()) {
             return None;
         }
@@ -54,8 +54,7 @@ impl Driver {
                 (reason.to_owned(), until.saturating_duration_since(Instant::now()))
             });
         }
-        let live = view.route.as_ref().and_then(|route| route.live_deployment);
-        (live.is_none() && self.deploying.is_none()).then(|| {
+        (self.live.is_none() && self.deploying.is_none()).then(|| {
             let reason = "No deployment of this function has succeeded yet.";
             (reason.to_owned(), NO_DEPLOYMENT_RETRY)
         })

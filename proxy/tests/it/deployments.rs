@@ -83,6 +83,28 @@ fn only_what_ends_in_a_container_is_deployed() {
     wait_until("the other runtime", || memory() == "python");
 }
 
+/// When two images share an intermediate one of the builder's cache, the removal of one image takes
+/// it away under the build of the other, which then fails now and then.
+#[test]
+fn services_with_the_same_code_have_nothing_in_common() {
+    let grid = Grid::start();
+    let [first, second] = ["same-1", "same-2"].map(|name| {
+        let service = grid.create(name, "node18", &says("the same"), json!({}));
+        let image = docker::images(&service.id).remove(0);
+        let steps = docker::docker(&[
+            "history",
+            "--no-trunc",
+            "--format",
+            "{{.ID}} {{.CreatedBy}}",
+            &image,
+        ]);
+        let copy = steps.lines().find(|step| step.contains("/app/function/")).expect("the code");
+        copy.split(' ').next().expect("an id").to_owned()
+    });
+    // A builder without such images tells none.
+    assert!(first != second || first == "<missing>", "{first}");
+}
+
 #[test]
 fn a_request_that_runs_outlives_its_version_and_its_service() {
     let grid = Grid::start();
