@@ -71,8 +71,8 @@ pub struct Container {
 /// An image of ours, as the engine lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Its tag.
-    pub tag: String,
+    /// Its tag; its id when it has none, as what an interrupted build leaves.
+    pub name: String,
     /// From its labels.
     pub service: ServiceId,
     /// From its labels.
@@ -124,14 +124,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Gets an image from its registry.
     async fn pull(&self, image: &str) -> Result<()>;
 
-    /// Builds an image from a tar archive with a `Dockerfile`. Each line of output is given to
-    /// `line`. What the Dockerfile runs has no network unless `network` is set.
+    /// Builds an image from a tar archive with a `Dockerfile`, which also sets the labels. Each line
+    /// of output is given to `line`. What the Dockerfile runs has no network unless `network` is set.
     async fn build(
         &self,
         tag: &str,
         context: Bytes,
         args: BTreeMap<String, String>,
-        labels: Labels,
         network: bool,
         line: &mut (dyn FnMut(String) + Send),
     ) -> Result<()>;
@@ -140,8 +139,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn images(&self, instance: &InstanceId, service: Option<ServiceId>)
     -> Result<Vec<Image>>;
 
-    /// Removes an image; one that is gone or still used is no error.
-    async fn remove_image(&self, tag: &str) -> Result<()>;
+    /// Removes an image, by its tag or id; one that is gone or still used is no error.
+    async fn remove_image(&self, name: &str) -> Result<()>;
 
     /// Makes and starts a replica's container.
     ///

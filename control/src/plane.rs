@@ -3,7 +3,7 @@
 //! what nobody needs is removed.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     context::Context,
     engine::{Container, EngineEvent},
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     health::Dependency,
     limits,
     name::ServiceId,
@@ -178,10 +178,19 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
                 if news.send(News::EngineUp(containers, listed_at)).await.is_err() {
                     return;
                 }
-                context.images.prepare(&context.health).await;
-                while let Some(event) = events.next().await {
-                    if news.send(News::Engine(event)).await.is_err() {
-                        return;
+                let mut chores = std::pin::pin!(chores(&context));
+                let mut busy = true;
+                loop {
+                    tokio::select! {
+                        event = events.next() => match event {
+                            Some(event) => {
+                                if news.send(News::Engine(event)).await.is_err() {
+                                    return;
+                                }
+                            }
+                            None => break,
+                        },
+                        () = &mut chores, if busy => busy = false,
                     }
                 }
                 tracing::warn!("Docker Engine went away");
@@ -202,6 +211,29 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
                 tokio::time::sleep(limits::ENGINE_RETRY).await;
             }
         }
+    }
+}
+
+/// What is done beside the daily work when the engine answers: the runner layers are made, and the
+/// images that a crash or an outage kept from being removed are.
+async fn chores(context: &Context) {
+    context.images.prepare(&context.health).await;
+    let outcome = async {
+        let images = context.engine.images(&context.instance, None).await?;
+        let services: BTreeSet<ServiceId> = images.iter().map(|image| image.service).collect();
+        let kept: HashSet<ServiceId> = context.store.service_ids().await?.into_iter().collect();
+        for service in services {
+            // The live image and the one before it are no reason to look closer.
+            let of_service = || images.iter().filter(|image| image.service == service);
+            let untagged = of_service().any(|image| image.name.starts_with("sha256:"));
+            if untagged || of_service().count() > 2 || !kept.contains(&service) {
+                scaler::prune(context, service).await;
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = outcome.await {
+        tracing::warn!(%error, "images were not tidied up; the next start tries again");
     }
 }
 

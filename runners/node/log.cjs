@@ -1,5 +1,7 @@
-// The function's log: the marker lines around each request, on both standard streams,
+// The function's log: the marker lines around what a request writes, on each standard stream,
 // and the knowledge whether a stream stands inside a line that somebody did not end.
+// A stream to which a request writes nothing gets no markers: each line costs the engine more
+// time than a small request costs everybody else.
 'use strict';
 
 const fs = require('fs');
@@ -10,15 +12,31 @@ class Tracked {
     this.stream = stream;
     this.fd = fd;
     this.open = false;
+    this.marked = false;
     this.write = stream.write.bind(stream);
     stream.on('error', () => {});
     stream.write = (chunk, ...rest) => {
       if (chunk && chunk.length) {
+        this.mark();
         const last = chunk[chunk.length - 1];
         this.open = last !== '\n' && last !== 10;
       }
       return this.write(chunk, ...rest);
     };
+  }
+
+  /** Before the first output of a request: from here on it is that request's. */
+  mark() {
+    if (running === null || this.marked) return;
+    this.marked = true;
+    this.line(`\x1eGRID START ${running}`);
+  }
+
+  /** After a request that has written something. */
+  unmark(id) {
+    if (!this.marked) return;
+    this.marked = false;
+    this.line(`\x1eGRID END ${id}`);
   }
 
   line(text) {
@@ -49,7 +67,6 @@ function open() {
 
 function start(id) {
   running = id;
-  for (const stream of streams) stream.line(`\x1eGRID START ${id}`);
 }
 
 /** Ends the request's part of the log; returns a promise only when output is still queued. */
@@ -57,13 +74,14 @@ function end() {
   if (running === null) return null;
   const id = running;
   running = null;
-  for (const stream of streams) stream.line(`\x1eGRID END ${id}`);
+  for (const stream of streams) stream.unmark(id);
   const waits = streams.map((stream) => stream.flushed()).filter(Boolean);
   return waits.length ? Promise.all(waits) : null;
 }
 
 /** A line of the runner itself on standard error. */
 function note(text) {
+  streams[1].mark();
   streams[1].line(text);
 }
 

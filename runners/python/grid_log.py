@@ -1,5 +1,7 @@
-"""The function's log: the marker lines around each request, on both standard streams, and
-the knowledge whether a stream stands inside a line that somebody did not end."""
+"""The function's log: the marker lines around what a request writes, on each standard stream,
+and the knowledge whether a stream stands inside a line that somebody did not end. A stream to
+which a request writes nothing gets no markers: each line costs the engine more time than a
+small request costs everybody else."""
 import io
 import os
 import sys
@@ -13,8 +15,11 @@ class _Raw(io.FileIO):
     """A file descriptor that remembers how its last output ended."""
 
     open_line = False
+    marked = False
 
     def write(self, data):
+        if len(data):
+            _mark(self.fileno() - 1)
         count = super().write(data)
         if count:
             self.open_line = bytes(memoryview(data)[count - 1:count]) != b"\n"
@@ -56,28 +61,45 @@ def _line(index, text):
         pass  # nobody reads the log; the answer matters more
 
 
+def _mark(index):
+    """Before the first output of a request: from here on it is that request's."""
+    if _running is not None and not _raws[index].marked:
+        _raws[index].marked = True
+        _line(index, "\x1eGRID START " + _running)
+
+
+def _mark_replaced():
+    """Streams that user code has put in place of ours write past the marks: those stand already."""
+    for index, stream in enumerate((sys.stdout, sys.stderr)):
+        if stream is not _streams[index]:
+            _mark(index)
+
+
 def start(request_id):
     global _running
     flush()
     _running = request_id
-    for index in (0, 1):
-        _line(index, "\x1eGRID START " + request_id)
+    _mark_replaced()
 
 
 def end():
     global _running
     if _running is None:
         return
+    _mark_replaced()
+    flush()  # what is still held back is this request's
     request_id, _running = _running, None
-    flush()
-    for index in (0, 1):
-        _line(index, "\x1eGRID END " + request_id)
+    for index, raw in enumerate(_raws):
+        if raw.marked:
+            raw.marked = False
+            _line(index, "\x1eGRID END " + request_id)
 
 
 def note(text):
     """A line of the runner itself on standard error."""
     if _streams:
         flush()
+        _mark(1)
         _line(1, text)
 
 

@@ -125,11 +125,10 @@ impl Engine for Docker {
         tag: &str,
         context: Bytes,
         args: BTreeMap<String, String>,
-        labels: Labels,
         network: bool,
         line: &mut (dyn FnMut(String) + Send),
     ) -> Result<()> {
-        self.build_image(tag, context, args, labels, network, line).await
+        self.build_image(tag, context, args, network, line).await
     }
 
     async fn images(
@@ -140,8 +139,8 @@ impl Engine for Docker {
         self.list_images(instance, service).await
     }
 
-    async fn remove_image(&self, tag: &str) -> Result<()> {
-        self.delete_image(tag).await
+    async fn remove_image(&self, name: &str) -> Result<()> {
+        self.delete_image(name).await
     }
 
     async fn start(&self, spec: &ContainerSpec) -> Result<()> {

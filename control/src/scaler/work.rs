@@ -110,7 +110,7 @@ fn ending(exit: Exit) -> String {
 
 /// Removes the images that no deployment needs: all but those of the live one, of the one that was
 /// live before it, and of those in progress.
-pub(super) async fn prune(context: &Context, service: ServiceId) {
+pub(crate) async fn prune(context: &Context, service: ServiceId) {
     let outcome = async {
         // Images first: one that is built while we look is then not among them.
         let images = context.engine.images(&context.instance, Some(service)).await?;
@@ -127,7 +127,7 @@ pub(super) async fn prune(context: &Context, service: ServiceId) {
                     .any(|d| d.id == id && (d.phase == Phase::Live || !d.phase.is_settled()))
         };
         for image in images.iter().filter(|image| !needed(image.deployment)) {
-            context.engine.remove_image(&image.tag).await?;
+            context.engine.remove_image(&image.name).await?;
         }
         Ok::<_, Error>(())
     };

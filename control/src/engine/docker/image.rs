@@ -14,9 +14,9 @@ use bollard::{
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::{Docker, call, call_unless_gone, of_instance, to_map};
+use super::{Docker, call, call_unless_gone, of_instance};
 use crate::{
-    engine::{Image, Labels, label},
+    engine::{Image, label},
     error::Result,
     limits,
     name::{InstanceId, ServiceId},
@@ -41,7 +41,6 @@ impl Docker {
         tag: &str,
         context: Bytes,
         args: BTreeMap<String, String>,
-        labels: Labels,
         network: bool,
         line: &mut (dyn FnMut(String) + Send),
     ) -> Result<()> {
@@ -52,7 +51,8 @@ impl Docker {
             .rm(true)
             .forcerm(true)
             .buildargs(&args)
-            .labels(&to_map(labels))
+            // Two builds that share a cached layer fail when its last image is removed meanwhile.
+            .nocache(true)
             .networkmode(if network { "default" } else { "none" })
             .build();
         let mut output =
@@ -85,17 +85,17 @@ impl Docker {
         Ok(images.iter().flat_map(ours).collect())
     }
 
-    pub(super) async fn delete_image(&self, tag: &str) -> Result<()> {
+    pub(super) async fn delete_image(&self, name: &str) -> Result<()> {
         let options = RemoveImageOptionsBuilder::default().build();
         let client = self.client()?;
         let removal = async {
-            match client.remove_image(tag, Some(options), None).await {
+            match client.remove_image(name, Some(options), None).await {
                 // Still used by a container that is on its way out: the next pruning gets it.
                 Err(ClientError::DockerResponseServerError { status_code: 409, .. }) => Ok(vec![]),
                 other => other,
             }
         };
-        call_unless_gone("remove image", tag, removal).await.map(|_| ())
+        call_unless_gone("remove image", name, removal).await.map(|_| ())
     }
 }
 
@@ -107,5 +107,10 @@ fn ours(image: &ImageSummary) -> Vec<Image> {
     ) else {
         return Vec::new();
     };
-    image.repo_tags.iter().map(|tag| Image { tag: tag.clone(), service, deployment }).collect()
+    let tags = image.repo_tags.iter().filter(|tag| *tag != "<none>:<none>");
+    let mut names: Vec<String> = tags.cloned().collect();
+    if names.is_empty() {
+        names.push(image.id.clone());
+    }
+    names.into_iter().map(|name| Image { name, service, deployment }).collect()
 }
