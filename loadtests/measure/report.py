@@ -134,7 +134,7 @@ def throughput(samples: list) -> str:
         "One node18 replica (`min_replicas` and `max_replicas` 1), GET of a function that answers 5 bytes, wrk with one "
         f"thread; {counts} connections, in turn, after a warm-up; medians of the runs. CPU time is the user and system time of "
         "the processes during the run by the number of requests; Grid, function, engine and wrk share the cores. dockerd "
-        "keeps the lines that the runner writes to both outputs at the start and end of each request. Whole machine: "
+        "keeps what functions write; this one writes nothing. Whole machine: "
         "all of that, the kernel's interrupts, and whatever else ran.\n\n"
         + table(["", *(f"{c} connection{'s' * (c > 1)}" for c in groups)], rows)
     )

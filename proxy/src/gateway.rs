@@ -19,7 +19,7 @@ use pingora_core::{
 };
 use pingora_http::RequestHeader;
 use pingora_proxy::{ProxyHttp, Session};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     admit,
@@ -52,25 +52,44 @@ pub(crate) struct Gateway {
     pub(crate) traffic: Arc<Traffic>,
 }
 
-/// What runs at this moment, and whether new requests are taken.
+/// What runs at this moment, and whether new requests are taken. Who stops and who ends last must
+/// see each other: the orderings are sequentially consistent.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    pub(crate) stopping: AtomicBool,
-    pub(crate) running: AtomicUsize,
+    stopping: AtomicBool,
+    running: AtomicUsize,
+    /// Woken when the last request ends while stopping.
+    ended: Notify,
 }
 
 struct Running<'a>(&'a Traffic);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
+        let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.0.stopping.load(Ordering::SeqCst) {
+            self.0.ended.notify_one();
+        }
     }
 }
 
 impl Traffic {
     fn enter(&self) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::AcqRel);
+        self.running.fetch_add(1, Ordering::SeqCst);
         Running(self)
+    }
+
+    /// Requests that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    /// Refuses new requests from now on, and waits until none runs.
+    pub(crate) async fn finish(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        while self.running() > 0 {
+            self.ended.notified().await;
+        }
     }
 }
 
@@ -111,7 +130,7 @@ impl Gateway {
         request_id: &str,
         timing: &mut Timing,
     ) -> Result<Answer, Denial> {
-        if self.traffic.stopping.load(Ordering::Acquire) {
+        if self.traffic.stopping.load(Ordering::SeqCst) {
             return Err(Denial::Stopping);
         }
         let target = self.route(session.req_header())?;

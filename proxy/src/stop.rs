@@ -1,19 +1,13 @@
 //! Stopping: after the first signal new requests are refused and those that run are waited for; a
 //! second signal ends at once.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::gateway::Traffic;
-
-/// Pause between looks at what still runs.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits for SIGINT and SIGTERM.
 pub(crate) struct Signals {
@@ -28,17 +22,11 @@ impl Signals {
     }
 
     async fn finish(&self) {
-        self.traffic.stopping.store(true, Ordering::Release);
-        let running = || self.traffic.running.load(Ordering::Acquire);
-        if running() > 0 {
-            tracing::info!(
-                requests = running(),
-                "stopping when these requests have ended; a second signal ends them"
-            );
+        let requests = self.traffic.running();
+        if requests > 0 {
+            tracing::info!(requests, "stopping when these have ended; a second signal ends them");
         }
-        while running() > 0 {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.traffic.finish().await;
     }
 }
 
