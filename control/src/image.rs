@@ -3,10 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,9 +19,6 @@ use crate::{
     runtime::{Runtime, Runtimes},
     service::Deployment,
 };
-
-/// How long a registry may take before the next image of the runtime is tried.
-const PULL: Duration = Duration::from_secs(120);
 
 /// Builds and names images.
 pub struct Images {
@@ -131,14 +126,10 @@ impl Images {
         }
         for image in &candidates {
             tracing::info!(%image, "pulling a base image");
-            match tokio::time::timeout(PULL, self.engine.pull(image)).await {
-                Ok(Ok(())) => {
-                    if let Some(id) = self.engine.image_id(image).await? {
-                        return Ok((image.clone(), id));
-                    }
-                }
-                Ok(Err(error)) => tracing::info!(%image, %error, "not pulled"),
-                Err(_) => tracing::info!(%image, "not pulled within {} s", PULL.as_secs()),
+            if let Err(error) = self.engine.pull(image).await {
+                tracing::info!(%image, %error, "not pulled");
+            } else if let Some(id) = self.engine.image_id(image).await? {
+                return Ok((image.clone(), id));
             }
         }
         Err(Error::NotFound { what: "base image", id: candidates.join(" or ") })
@@ -185,10 +176,7 @@ fn runner_context(dir: &Path) -> Result<Bytes> {
                 }
                 continue;
             }
-            let mut content = Vec::new();
-            std::fs::File::open(&path)
-                .and_then(|mut file| file.read_to_end(&mut content))
-                .map_err(Error::file("read", &path))?;
+            let content = std::fs::read(&path).map_err(Error::file("read", &path))?;
             context.add(path.strip_prefix(dir).unwrap_or(&path), &content);
         }
     }

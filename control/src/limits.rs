@@ -56,8 +56,8 @@ pub const KEPT_LOG_BYTES: u64 = 1024 * 1024;
 pub const ENGINE_CALL: Duration = Duration::from_secs(20);
 /// One image build.
 pub const BUILD: Duration = Duration::from_secs(300);
-/// Getting a base image from its registry. A host without a registry finds out sooner.
-pub const PULL: Duration = Duration::from_secs(600);
+/// Getting a base image from its registry, before the runtime's next image is tried.
+pub const PULL: Duration = Duration::from_secs(120);
 /// From a container's start to its call home, and from there to its answer to `/ready`.
 pub const START: Duration = Duration::from_secs(30);
 /// How long a module may take to load, from the call home on. Less than `START`, so that a module

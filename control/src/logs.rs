@@ -20,6 +20,8 @@ use crate::{
 
 /// Lines that are kept of one container when it is removed.
 const KEPT_LINES: usize = 2000;
+/// Lines that one container is asked for at most.
+const MOST_LINES: usize = 100_000;
 /// The runner's marks around a request's output (runners/PROTOCOL.md).
 const START_MARK: &str = "\u{1e}GRID START ";
 const END_MARK: &str = "\u{1e}GRID END ";
@@ -133,10 +135,13 @@ impl Logs {
     async fn running(&self, service: ServiceId, query: &LogQuery) -> Result<Vec<LogEntry>> {
         // With a filter the lines may be anywhere; without one, marks and the lines of other
         // containers take part of the tail.
-        let tail = if query.request_id.is_some() { usize::MAX } else { query.tail * 3 + 100 };
+        let tail = if query.request_id.is_some() {
+            MOST_LINES
+        } else {
+            (query.tail * 3 + 100).min(MOST_LINES)
+        };
         let mut entries = Vec::new();
         for container in self.engine.containers(&self.instance, Some(service)).await? {
-            let tail = tail.min(100_000);
             let output = self.engine.output(&self.instance, &container.replica, tail).await?;
             entries.extend(attribute(&container.replica, output));
         }

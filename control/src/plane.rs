@@ -97,11 +97,11 @@ impl Plane {
 
     /// Gives each service the containers that exist of it, also the services that are gone.
     async fn settle(&mut self, containers: Vec<Container>, listed_at: Instant) {
-        let known: HashSet<_> = containers.iter().map(|c| c.replica.clone()).collect();
-        if !std::mem::replace(&mut self.swept, true)
-            && let Err(error) = self.context.run_dir.sweep(&known).await
-        {
-            tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
+        if !std::mem::replace(&mut self.swept, true) {
+            let known = containers.iter().map(|c| c.replica.clone()).collect();
+            if let Err(error) = self.context.run_dir.sweep(&known).await {
+                tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
+            }
         }
         let mut by_service: HashMap<ServiceId, Vec<Container>> = HashMap::new();
         for service in self.service_ids().await {

@@ -289,10 +289,7 @@ impl Driver {
         if !self.swept {
             self.swept = true;
             let (context, service) = (self.context.clone(), self.service);
-            self.work.spawn(async move {
-                work::forget(&context, service).await;
-                Done::Housekeeping
-            });
+            self.keep_house(async move { work::forget(&context, service).await });
             return false;
         }
         true
@@ -313,8 +310,13 @@ impl Driver {
 
     fn prune(&mut self) {
         let (context, service) = (self.context.clone(), self.service);
+        self.keep_house(async move { work::prune(&context, service).await });
+    }
+
+    /// Does something whose end changes nothing for the driver.
+    fn keep_house(&mut self, chore: impl Future<Output = ()> + Send + 'static) {
         self.work.spawn(async move {
-            work::prune(&context, service).await;
+            chore.await;
             Done::Housekeeping
         });
     }

@@ -193,6 +193,13 @@ pub struct Replica {
     pub seen: Option<Seen>,
 }
 
+impl Replica {
+    /// A replica that has not called home yet.
+    pub fn new(id: ReplicaId, service: ServiceId, deployment: DeploymentId) -> Self {
+        Self { id, service, deployment, wish: Wish::Serve, seen: None }
+    }
+}
+
 /// What control wants of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {

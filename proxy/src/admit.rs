@@ -4,27 +4,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use control::limits;
-use http::{Method, header};
+use http::header;
 use pingora_core::{ErrorType, protocols::http::ServerSession};
 use pingora_http::RequestHeader;
 use tokio::time::timeout;
 
-use crate::denial::Denial;
-
-/// Methods that a function may be called with.
-const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
+use crate::denial::{ALLOW, Denial};
 
 /// Checks the head of a request.
 pub(crate) fn head(request: &RequestHeader, most_body_bytes: usize) -> Result<(), Denial> {
-    if !METHODS.contains(&request.method) {
+    if !ALLOW.split(", ").any(|method| request.method == method) {
         return Err(Denial::MethodNotAllowed);
     }
     let target = request.raw_path();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::pool::Refusal;
 
-/// Methods that functions answer to, for `Allow`.
+/// Methods that a function may be called with, as `Allow` writes them.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Why a request got no answer of a function.
@@ -56,7 +56,7 @@ pub(crate) fn describe(denial: &Denial) -> Option<(u16, &'static str, String)> {
         Denial::BadRequest(why) => (400, "bad_request", text(why)),
         Denial::NotFound => (404, "not_found", text("No function is deployed at this address.")),
         Denial::MethodNotAllowed => {
-            (405, "method_not_allowed", format!("Functions answer to {}.", ALLOW))
+            (405, "method_not_allowed", format!("Functions answer to {ALLOW}."))
         }
         Denial::BodyTimeout(within) => (
             408,

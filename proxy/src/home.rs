@@ -68,7 +68,7 @@ impl Home {
                 return self.pool.report(&self.replica, gone(GoneCause::Closed));
             }
         }
-        let mut next_look = Instant::now() + self.idle_after.min(limits::HEALTH_EVERY);
+        let mut next_look = Instant::now() + self.pace();
         loop {
             tokio::select! {
                 _ = hangup.ready(Interest::PRIORITY) => {
@@ -88,17 +88,22 @@ impl Home {
     async fn look(&self) -> Instant {
         let now = Instant::now();
         let Some(since) = self.pool.idle_since(&self.replica) else {
-            return now + self.idle_after.min(limits::HEALTH_EVERY);
+            return now + self.pace();
         };
         if now >= since + self.idle_after {
             self.pool.tell_idle(&self.replica);
         }
-        if now >= since + limits::HEALTH_EVERY.min(self.idle_after) {
+        if now >= since + self.pace() {
             self.check_health().await;
         }
         let idle_at = since + self.idle_after;
         let check_at = now + limits::HEALTH_EVERY;
         if idle_at > now { idle_at.min(check_at) } else { check_at }
+    }
+
+    /// How often a replica is looked after.
+    fn pace(&self) -> Duration {
+        self.idle_after.min(limits::HEALTH_EVERY)
     }
 
     async fn check_health(&self) {

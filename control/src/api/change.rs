@@ -146,14 +146,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::{ApiLimits, input::Rules};
-
-    fn read(value: Value, required: &[&str]) -> Result<Input, FieldErrors> {
-        let Value::Object(object) = value else { unreachable!() };
-        let runtimes = ["node18".to_owned()];
-        let rules = Rules { runtimes: &runtimes, limits: ApiLimits { code_bytes: 1000 } };
-        Input::read(object, required, &rules)
-    }
+    use crate::api::input::tests::read;
 
     fn service() -> Service {
         let body = json!({"name": "a", "function_runtime": "node18", "function_code": "x"});

@@ -87,12 +87,13 @@ fn code(fields: &mut Fields, limit: usize) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn read(value: Value, required: &[&str]) -> Result<Input, FieldErrors> {
+    /// Reads a request with the rules of these tests: one runtime, 1000 bytes of code.
+    pub(in crate::api) fn read(value: Value, required: &[&str]) -> Result<Input, FieldErrors> {
         let Value::Object(object) = value else { unreachable!() };
         let runtimes = ["node18".to_owned()];
         let rules = Rules { runtimes: &runtimes, limits: ApiLimits { code_bytes: 1000 } };

@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, response::IntoResponse};
 use http::{StatusCode, header};
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use super::{
     Api, Ids, Shared,
@@ -66,11 +67,7 @@ pub(super) async fn replace(
     Ids(id): Ids<ServiceId>,
     JsonObject(object): JsonObject,
 ) -> Result<impl IntoResponse, ApiError> {
-    let current = api.service(id).await?;
-    let input = Input::read(object, &Input::REQUIRED, &api.rules()).map_err(ApiError::Fields)?;
-    let (service, deployment) =
-        api.change(current, |service| input.apply(service, Timestamp::now())).await?;
-    Ok(Json(api.changed(service, deployment).await?))
+    api.update(id, object, &Input::REQUIRED).await.map(Json)
 }
 
 /// `PATCH services/{id}/`
@@ -79,11 +76,7 @@ pub(super) async fn patch(
     Ids(id): Ids<ServiceId>,
     JsonObject(object): JsonObject,
 ) -> Result<impl IntoResponse, ApiError> {
-    let current = api.service(id).await?;
-    let input = Input::read(object, &[], &api.rules()).map_err(ApiError::Fields)?;
-    let (service, deployment) =
-        api.change(current, |service| input.apply(service, Timestamp::now())).await?;
-    Ok(Json(api.changed(service, deployment).await?))
+    api.update(id, object, &[]).await.map(Json)
 }
 
 /// `DELETE services/{id}/`
@@ -109,6 +102,20 @@ impl Api {
 
     async fn record(&self, service: Service) -> Result<ServiceRecord, ApiError> {
         Ok(ServiceRecord::load(&*self.store, &self.public_url, service).await?)
+    }
+
+    /// Changes a service as a request says, which must have the `required` fields.
+    async fn update(
+        &self,
+        id: ServiceId,
+        object: Map<String, Value>,
+        required: &[&str],
+    ) -> Result<ChangedService, ApiError> {
+        let current = self.service(id).await?;
+        let input = Input::read(object, required, &self.rules()).map_err(ApiError::Fields)?;
+        let apply = |service: &Service| input.apply(service, Timestamp::now());
+        let (service, deployment) = self.change(current, apply).await?;
+        self.changed(service, deployment).await
     }
 
     async fn changed(

@@ -12,7 +12,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-
 use bollard::{
     Docker as Client,
     errors::Error as ClientError,
@@ -22,9 +21,7 @@ use bollard::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 
-use super::{
-    Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Labels, OutputLine, label,
-};
+use super::{Container, ContainerSpec, Engine, EngineEvent, Exit, Image, OutputLine, label};
 use crate::{
     error::{Error, Result},
     limits,
@@ -251,8 +248,4 @@ fn of_instance(instance: &InstanceId, service: Option<ServiceId>) -> HashMap<Str
         labels.push(format!("{}={service}", label::SERVICE));
     }
     HashMap::from([("label".to_owned(), labels)])
-}
-
-fn to_map(labels: Labels) -> HashMap<String, String> {
-    labels.into_iter().collect()
 }

@@ -95,19 +95,12 @@ impl Driver {
 
     /// Makes an adopted replica known to the edge, which then listens for it.
     fn publish(&mut self, id: &ReplicaId, deployment: DeploymentId) {
-        let replica = Replica {
-            id: id.clone(),
-            service: self.service,
-            deployment,
-            wish: Wish::Serve,
-            seen: None,
-        };
+        let replica = Replica::new(id.clone(), self.service, deployment);
         let context = self.context.clone();
-        self.work.spawn(async move {
+        self.keep_house(async move {
             if let Err(error) = context.store.put_replica(replica).await {
                 tracing::error!(%error, "an adopted replica could not be recorded");
             }
-            Done::Housekeeping
         });
     }
 
@@ -145,12 +138,11 @@ impl Driver {
                 },
                 Action::Drain => {
                     let (context, service, id) = (self.context.clone(), self.service, id.clone());
-                    self.work.spawn(async move {
+                    self.keep_house(async move {
                         let drain = context.store.wish_replica(service, &id, Wish::Drain);
                         if let Err(error) = drain.await {
                             tracing::warn!(%service, replica = %id, %error, "drain not recorded");
                         }
-                        Done::Housekeeping
                     });
                 }
                 Action::Remove(removal) => {

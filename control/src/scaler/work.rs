@@ -9,7 +9,7 @@ use crate::{
     limits,
     name::{ReplicaId, ServiceId},
     replica::Removal,
-    service::{Deployment, Phase, Replica, Wish},
+    service::{Deployment, Phase, Replica},
 };
 
 /// How long the end of a process that has hung up is waited for: how it ended is worth that.
@@ -23,16 +23,8 @@ pub(super) async fn launch(
 ) -> Result<()> {
     let _turn = context.starts.acquire().await;
     context.run_dir.create(replica).await?;
-    context
-        .store
-        .put_replica(Replica {
-            id: replica.clone(),
-            service: deployment.service,
-            deployment: deployment.id,
-            wish: Wish::Serve,
-            seen: None,
-        })
-        .await?;
+    let known = Replica::new(replica.clone(), deployment.service, deployment.id);
+    context.store.put_replica(known).await?;
     let spec = container_spec(context, replica, deployment);
     match context.engine.start(&spec).await {
         // Somebody removed the image behind our back.
@@ -116,7 +108,7 @@ pub(crate) async fn prune(context: &Context, service: ServiceId) {
         let images = context.engine.images(&context.instance, Some(service)).await?;
         let deployments =
             context.store.deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1).await?.items;
-        let was_live = |d: &&crate::service::Deployment| {
+        let was_live = |d: &&Deployment| {
             d.phase == Phase::Superseded && d.phases.iter().any(|entry| entry.phase == Phase::Live)
         };
         let previous = deployments.iter().find(was_live).map(|d| d.id);

@@ -18,7 +18,7 @@ use bollard::{
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use super::{Docker, call, call_unless_gone, of_instance, to_map};
+use super::{Docker, call, call_unless_gone, of_instance};
 use crate::{
     engine::{Container, ContainerSpec, Exit, OutputLine, label, labels},
     error::{Error, Result},
@@ -159,6 +159,7 @@ fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         }),
         ..HostConfig::default()
     };
+    let labels = labels(&spec.instance, spec.service, spec.deployment, Some(&spec.replica));
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         env: Some(spec.env.clone()),
@@ -169,12 +170,7 @@ fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
-        labels: Some(to_map(labels(
-            &spec.instance,
-            spec.service,
-            spec.deployment,
-            Some(&spec.replica),
-        ))),
+        labels: Some(labels.into_iter().collect()),
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }
