@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    egress,
     engine::{Engine, Labels, labels},
     error::{Error, Result},
     health::{Dependency, Health},
@@ -162,9 +163,10 @@ impl Context {
     }
 }
 
-/// Everything in a runner's directory but its tests.
+/// Everything in a runner's directory but its tests, and the ranges that its guard denies.
 fn runner_context(dir: &Path) -> Result<Bytes> {
     let mut context = Context::default();
+    context.add(Path::new("egress.txt"), egress::RANGES.as_bytes());
     let mut open = vec![dir.to_owned()];
     while let Some(path) = open.pop() {
         for entry in std::fs::read_dir(&path).map_err(Error::file("list", &path))? {

@@ -5,6 +5,7 @@ pub mod api;
 pub mod config;
 pub mod context;
 pub mod deploy;
+pub mod egress;
 pub mod engine;
 pub mod error;
 pub mod health;
