@@ -32,8 +32,9 @@ use http::{Method, Uri, request::Parts};
 use serde::de::DeserializeOwned;
 
 use self::{auth::Authenticator, error::ApiError};
-use crate::{health::Health, limits, logs::Logs, store::Store};
+use crate::{denied::Denied, health::Health, limits, logs::Logs, store::Store};
 
+pub(crate) use self::input::DEFAULT_OCI_RUNTIME;
 pub use self::url::PublicUrl;
 
 /// One request of the admin API, from its head to its answer.
@@ -49,6 +50,10 @@ pub struct Api {
     pub health: Health,
     /// Names that `function_runtime` may have, for example `["node18", "python3.9"]`.
     pub runtimes: Vec<String>,
+    /// Names that `oci_runtime` may have, besides `default`; for example `["runsc"]`.
+    pub oci_runtimes: Vec<String>,
+    /// What functions tried to reach and could not.
+    pub denied: Arc<Denied>,
     /// Who may call.
     pub auth: Authenticator,
     /// What a request may carry.

@@ -19,7 +19,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
-use crate::{limits, token::Token};
+use crate::{firewall::Enforcement, limits, token::Token};
 
 /// Where settings are read from when neither flag nor variable names a file.
 const DEFAULT_FILE: &str = "config/grid.toml";
@@ -29,6 +29,8 @@ const DEFAULT_FILE: &str = "config/grid.toml";
 pub enum Command {
     /// `grid serve`.
     Serve(Box<Config>),
+    /// `grid doctor`.
+    Doctor(Box<Config>),
     /// Print this and end: the help or the version.
     Show(String),
 }
@@ -57,7 +59,16 @@ enum Verb {
         SMSLY_TOKEN (environment or .env only; at least 16 visible ASCII characters). When it is \
         not set, one is made and kept in <data-dir>/token.")]
     Serve(Config),
+    /// Try out whether functions are contained on this machine.
+    ///
+    /// Starts containers like those of functions, and prints a line for each promise of
+    /// docs/security.md: whether it holds here, and what to do when it does not. Takes the settings
+    /// of serve. Ends with status 1 when a promise does not hold.
+    Doctor(Config),
 }
+
+/// The subcommands that take the settings.
+const WITH_SETTINGS: [&str; 2] = ["serve", "doctor"];
 
 /// The settings of `grid serve`, checked each and together.
 #[derive(Debug, Clone, Args)]
@@ -152,6 +163,28 @@ pub struct Config {
     #[arg(default_value_t = one_per_core(), value_parser = rules::count(1..=256))]
     pub starts: usize,
 
+    /// How functions are kept from addresses that are not public: firewall, or guard-only, which
+    /// hostile code gets round.
+    #[arg(id = "GRID_EGRESS_ENFORCEMENT", long = "egress-enforcement", value_name = "HOW")]
+    #[arg(default_value = "firewall", value_parser = rules::enforcement)]
+    pub egress_enforcement: Enforcement,
+
+    /// DNS servers that are asked for functions, with commas between them; by default those of
+    /// /etc/resolv.conf.
+    #[arg(
+        id = "GRID_EGRESS_DNS_SERVERS",
+        long = "egress-dns-servers",
+        value_name = "IP[:PORT],..."
+    )]
+    #[arg(value_delimiter = ',', value_parser = rules::dns_server)]
+    pub egress_dns_servers: Vec<SocketAddr>,
+
+    /// OCI runtimes that services may choose, with commas between them; the first one is the
+    /// default of all. By default there is no choice, and the engine's own is used.
+    #[arg(id = "GRID_OCI_RUNTIMES", long = "oci-runtimes", value_name = "NAME,...")]
+    #[arg(value_delimiter = ',', value_parser = rules::oci_runtime)]
+    pub oci_runtimes: Vec<String>,
+
     /// What is logged: a level (off, error, warn, info, debug, trace), or levels of single parts,
     /// such as info,control=debug.
     #[arg(id = "GRID_LOG", long = "log", value_name = "FILTER")]
@@ -217,7 +250,7 @@ pub fn parse(
     cwd: &Path,
 ) -> Result<Command, ConfigError> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let command = Cli::command().mut_subcommand("serve", layers::document);
+    let command = each_with_settings(Cli::command(), layers::document);
 
     // First without the other layers: the help shows built-in defaults, and what is wrong here is
     // wrong on the command line.
@@ -230,20 +263,27 @@ pub fn parse(
         flags.subcommand().and_then(|(_, serve)| serve.get_one::<PathBuf>("GRID_CONFIG").cloned());
 
     let layers = Layers::read(&command, environment, cwd, named)?;
-    let matches = command
-        .clone()
-        .mut_subcommand("serve", |serve| layers.apply(serve))
+    let matches = each_with_settings(command.clone(), |verb| layers.apply(verb))
         .try_get_matches_from(&args)
         .map_err(|error| layers.error(&command, &error))?;
     let cli = Cli::from_arg_matches(&matches).map_err(|e| layers.error(&command, &e))?;
+    let whole = |mut config: Config| {
+        config.token = layers.token()?;
+        config.complete(cwd)?;
+        config.check()?;
+        Ok(Box::new(config))
+    };
     match cli.verb {
-        Verb::Serve(mut config) => {
-            config.token = layers.token()?;
-            config.complete(cwd)?;
-            config.check()?;
-            Ok(Command::Serve(Box::new(config)))
-        }
+        Verb::Serve(config) => whole(config).map(Command::Serve),
+        Verb::Doctor(config) => whole(config).map(Command::Doctor),
     }
+}
+
+fn each_with_settings(
+    command: clap::Command,
+    change: impl Fn(clap::Command) -> clap::Command,
+) -> clap::Command {
+    WITH_SETTINGS.iter().fold(command, |command, verb| command.mut_subcommand(verb, &change))
 }
 
 impl Config {

@@ -5,7 +5,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use crate::{
-    engine::Engine, health::Health, image::Images, logs::Logs, name::InstanceId, run_dir::RunDir,
+    denied::Denied,
+    engine::Engine,
+    firewall::{Enforcement, Gate},
+    health::Health,
+    image::Images,
+    logs::Logs,
+    name::InstanceId,
+    resolver,
+    run_dir::RunDir,
     store::Store,
 };
 
@@ -20,6 +28,14 @@ pub struct Settings {
     pub starts: usize,
     /// Replicas of all services together.
     pub replicas: usize,
+    /// How functions are kept from where they may not go.
+    pub enforcement: Enforcement,
+    /// Which servers the functions' resolver asks.
+    pub dns: resolver::Settings,
+    /// OCI runtimes that containers may be started with; the first is the default, when there is one.
+    pub oci_runtimes: Vec<String>,
+    /// The seccomp profile of every container, as the engine's option.
+    pub seccomp: Arc<str>,
 }
 
 /// What every driver works with.
@@ -32,6 +48,10 @@ pub struct Context {
     pub images: Images,
     /// Keeps the output of removed containers.
     pub logs: Arc<Logs>,
+    /// Whether containers may have a network.
+    pub gate: Gate,
+    /// What functions tried to reach and could not.
+    pub denied: Arc<Denied>,
     /// Told about the engine.
     pub health: Health,
     /// Whose containers are ours.

@@ -3,14 +3,16 @@
 
 pub mod docker;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::{
+    advisory::Versions,
     error::Result,
     name::{DeploymentId, InstanceId, ReplicaId, ServiceId},
 };
@@ -43,16 +45,78 @@ pub struct ContainerSpec {
     pub deployment: DeploymentId,
     /// The container's name follows from it.
     pub replica: ReplicaId,
+    /// Directory on the host that appears read-only at `/run/grid`.
+    pub run_dir: std::path::PathBuf,
+    /// What runs, and how it is shut in.
+    pub sandbox: Sandbox,
+}
+
+/// What runs in a container, and how it is shut in. Whatever is the same for all of them is up to
+/// the engine's implementation.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
     /// Image to run.
     pub image: String,
     /// `NAME=value`.
     pub env: Vec<String>,
-    /// Directory on the host that appears read-only at `/run/grid`.
-    pub run_dir: std::path::PathBuf,
+    /// None for no network at all.
+    pub network: Option<Attachment>,
+    /// The OCI runtime that starts it; none for the engine's own choice.
+    pub oci_runtime: Option<String>,
+    /// The seccomp profile, as the engine's option: `seccomp={…}`.
+    pub seccomp: Arc<str>,
     /// Memory and swap together, MiB.
     pub memory_mb: u32,
     /// Relative weight; also sets the ceiling: 1024 is one core, and never less than one.
     pub cpu_shares: u32,
+}
+
+/// How a container is attached to the network that functions share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Name of the network.
+    pub network: String,
+    /// Its DNS server; none for the engine's own choice.
+    pub dns: Option<Ipv4Addr>,
+}
+
+/// The network that functions share: a bridge of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// As the engine calls it.
+    pub name: String,
+    /// The interface on the host.
+    pub bridge: String,
+    /// The containers' addresses.
+    pub subnet: Ipv4Net,
+    /// The host's address in it.
+    pub gateway: Ipv4Addr,
+}
+
+/// A command that runs in a container of its own, shut in like a function.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Its container carries this label.
+    pub instance: InstanceId,
+    /// Image, network and the rest.
+    pub sandbox: Sandbox,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Longest run, start included.
+    pub within: Duration,
+}
+
+/// What the engine says about itself and its machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// What runs containers here, and in which versions.
+    pub versions: Versions,
+    /// Names of the OCI runtimes that it knows.
+    pub oci_runtimes: Vec<String>,
+    /// Its security features, such as `name=seccomp,profile=default`.
+    pub security: Vec<String>,
+    /// Bounds that its kernel cannot set: `memory`, `swap`, `processes`, `CPU`.
+    pub no_bound_on: Vec<&'static str>,
 }
 
 /// A container of ours, as the engine lists it.
@@ -66,6 +130,8 @@ pub struct Container {
     pub replica: ReplicaId,
     /// Whether its process runs.
     pub running: bool,
+    /// Its address, when it has a network.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// An image of ours, as the engine lists it.
@@ -142,11 +208,27 @@ pub trait Engine: Send + Sync + 'static {
     /// Removes an image, by its tag or id; one that is gone or still used is no error.
     async fn remove_image(&self, name: &str) -> Result<()>;
 
-    /// Makes and starts a replica's container.
+    /// The network that functions share; made when it is not there.
+    async fn network(&self, instance: &InstanceId) -> Result<Network>;
+
+    /// The networks of every Grid on this engine.
+    async fn networks(&self) -> Result<Vec<Network>>;
+
+    /// Removes that network; one that is gone is no error.
+    async fn remove_network(&self, instance: &InstanceId) -> Result<()>;
+
+    /// What the engine is.
+    async fn about(&self) -> Result<About>;
+
+    /// Runs a command in a container of its own, and gives all that it wrote. The container is gone
+    /// afterwards.
+    async fn probe(&self, probe: &Probe) -> Result<String>;
+
+    /// Makes and starts a replica's container. Its address, when it has a network.
     ///
     /// # Errors
     /// `NotFound` of an `image` when that is missing.
-    async fn start(&self, spec: &ContainerSpec) -> Result<()>;
+    async fn start(&self, spec: &ContainerSpec) -> Result<Option<Ipv4Addr>>;
 
     /// Ends a container's processes at once; one that has ended or is gone is no error.
     async fn kill(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()>;

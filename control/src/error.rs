@@ -46,6 +46,27 @@ pub enum Error {
         /// The engine's own words.
         reason: String,
     },
+    /// The functions' DNS server cannot do its work.
+    #[error("resolver: {operation} {subject}: {reason}")]
+    Resolver {
+        /// What was tried.
+        operation: &'static str,
+        /// The address or file that it was about.
+        subject: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The firewall is not in place; the text is for the operator.
+    #[error("firewall: {0}")]
+    Firewall(String),
+    /// A program of the system failed.
+    #[error("{name}: {reason}")]
+    Tool {
+        /// The program.
+        name: &'static str,
+        /// Its own words, and what to do.
+        reason: String,
+    },
     /// The deployed code or its settings are at fault; the text is for the person who wrote it.
     #[error("{0}")]
     Deployment(String),
@@ -84,7 +105,12 @@ impl Error {
             Error::NotFound { .. } => Kind::NotFound,
             Error::Conflict { .. } => Kind::Conflict,
             Error::Store { .. } | Error::EngineAway { .. } => Kind::Unavailable,
-            Error::Engine { .. } | Error::Deployment(_) | Error::File { .. } => Kind::Failed,
+            Error::Engine { .. }
+            | Error::Firewall(_)
+            | Error::Resolver { .. }
+            | Error::Tool { .. }
+            | Error::Deployment(_)
+            | Error::File { .. } => Kind::Failed,
         }
     }
 

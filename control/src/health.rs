@@ -10,18 +10,28 @@ use tokio::sync::watch;
 pub enum Dependency {
     /// Docker Engine.
     Engine,
+    /// The egress policy in the kernel.
+    Firewall,
     /// A base image for every runtime.
     Images,
+    /// DNS for functions.
+    Resolver,
     /// The store.
     Store,
 }
 
 impl Dependency {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Engine, Self::Firewall, Self::Images, Self::Resolver, Self::Store];
+
     /// As it is written in `/readyz`.
     pub fn as_str(self) -> &'static str {
         match self {
             Dependency::Engine => "engine",
+            Dependency::Firewall => "firewall",
             Dependency::Images => "images",
+            Dependency::Resolver => "resolver",
             Dependency::Store => "store",
         }
     }
@@ -37,11 +47,7 @@ pub struct Health(watch::Sender<State>);
 impl Default for Health {
     fn default() -> Self {
         let unknown = || Some("not checked yet".to_owned());
-        Self(watch::Sender::new(BTreeMap::from([
-            (Dependency::Engine, unknown()),
-            (Dependency::Images, unknown()),
-            (Dependency::Store, unknown()),
-        ])))
+        Self(watch::Sender::new(Dependency::ALL.map(|dependency| (dependency, unknown())).into()))
     }
 }
 

@@ -58,6 +58,21 @@ impl Images {
         health.set(Dependency::Images, problem);
     }
 
+    /// A runner layer that has what every one of them has; whichever can be had.
+    ///
+    /// # Errors
+    /// That of the last runtime, when none can be had.
+    pub async fn any_runner(&self) -> Result<String> {
+        let mut failure = Error::NotFound { what: "runtime", id: "of any name".to_owned() };
+        for runtime in self.runtimes.iter() {
+            match self.runner(runtime).await {
+                Ok(tag) => return Ok(tag),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
     /// Builds a deployment's image; `line` is given the build's output.
     ///
     /// # Errors

@@ -1,13 +1,17 @@
 //! Control plane of Grid Functions: what a service is, where it is kept, how it becomes running
 //! containers, and the admin API. Nothing here knows Pingora.
 
+pub mod advisory;
 pub mod api;
 pub mod config;
 pub mod context;
+pub mod denied;
 pub mod deploy;
+pub mod doctor;
 pub mod egress;
 pub mod engine;
 pub mod error;
+pub mod firewall;
 pub mod health;
 pub mod image;
 pub mod limits;
@@ -15,9 +19,12 @@ pub mod logs;
 pub mod name;
 pub mod plane;
 pub mod replica;
+pub mod resolver;
 pub mod run_dir;
 pub mod runtime;
 pub mod scaler;
+pub mod seccomp;
 pub mod service;
 pub mod store;
 pub mod token;
+mod tool;

@@ -71,6 +71,18 @@ pub const HEALTH_ANSWER: Duration = Duration::from_secs(5);
 pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Pause between attempts to reach Docker Engine.
 pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
+/// How long the start of a container waits for the firewall.
+pub const GATE: Duration = Duration::from_secs(10);
+/// Longest pause between attempts to put the firewall in place.
+pub const FIREWALL_RETRY: Duration = Duration::from_secs(30);
+/// How long a canary's word is good when the rules are put back.
+pub const CANARY_EVERY: Duration = Duration::from_secs(60);
+/// How often denied connections are read from the firewall at most.
+pub const DENIED_EVERY: Duration = Duration::from_secs(1);
+/// How long the firewall remembers a denied destination, in seconds.
+pub const DENIED_SECONDS: u64 = 600;
+/// New connections of one container, per second and at once.
+pub const NEW_CONNECTIONS: (u32, u32) = (500, 1000);
 
 /// Path length that a Unix socket's address holds, without its final NUL.
 pub const SOCKET_PATH_BYTES: usize = 107;

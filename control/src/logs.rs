@@ -106,14 +106,16 @@ impl Logs {
     ) -> Result<()> {
         let output = self.engine.output(&self.instance, replica, KEPT_LINES).await?;
         let mut entries = attribute(replica, output);
-        entries.extend(why.map(|line| LogEntry {
-            at: Timestamp::now(),
-            stream: LogStream::Platform,
-            replica: replica.clone(),
-            request_id: None,
-            line,
-        }));
+        entries.extend(why.map(|line| platform_line(replica, line)));
         if entries.is_empty() { Ok(()) } else { self.append(service, &entries).await }
+    }
+
+    /// Keeps a line of Grid's own about a container.
+    ///
+    /// # Errors
+    /// `File`.
+    pub async fn note(&self, service: ServiceId, replica: &ReplicaId, line: String) -> Result<()> {
+        self.append(service, &[platform_line(replica, line)]).await
     }
 
     /// Removes everything that was kept of a service.
@@ -202,7 +204,7 @@ fn attribute(replica: &ReplicaId, output: Vec<OutputLine>) -> Vec<LogEntry> {
     for OutputLine { at, stderr, mut line } in output {
         let request = &mut current[usize::from(stderr)];
         if let Some(id) = line.strip_prefix(START_MARK) {
-            *request = Some(id.to_owned());
+            *request = is_request_id(id).then(|| id.to_owned());
         } else if line.strip_prefix(END_MARK).is_some() {
             *request = None;
         } else {
@@ -215,6 +217,22 @@ fn attribute(replica: &ReplicaId, output: Vec<OutputLine>) -> Vec<LogEntry> {
     entries
 }
 
+fn platform_line(replica: &ReplicaId, line: String) -> LogEntry {
+    LogEntry {
+        at: Timestamp::now(),
+        stream: LogStream::Platform,
+        replica: replica.clone(),
+        request_id: None,
+        line,
+    }
+}
+
+/// Whether the edge gives such ids. A function may write marks of its own, and what they say stands
+/// with every line that follows: a long id would be kept thousands of times.
+fn is_request_id(id: &str) -> bool {
+    (1..=limits::REQUEST_ID_CHARS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// Cuts text to so many bytes at most, never inside a character.
 pub(crate) fn truncate(text: &mut String, bytes: usize) {
     if text.len() > bytes {
@@ -225,6 +243,19 @@ pub(crate) fn truncate(text: &mut String, bytes: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_that_the_edge_would_not_make_marks_nothing() {
+        for id in ["", "a b", "\u{1b}[2J", "\u{e4}", &"i".repeat(limits::REQUEST_ID_CHARS + 1)] {
+            let lines = [&format!("{START_MARK}{id}"), "line"].map(|line| OutputLine {
+                at: Timestamp::UNIX_EPOCH,
+                stderr: false,
+                line: line.to_owned(),
+            });
+            let entries = attribute(&ReplicaId::random(), lines.into());
+            assert_eq!((entries.len(), &entries[0].request_id), (1, &None), "{id:?}");
+        }
+    }
 
     #[test]
     fn lines_belong_to_the_request_whose_marks_surround_them_in_their_stream() {

@@ -15,9 +15,11 @@ use tokio::{
 };
 
 use crate::{
+    advisory,
     context::Context,
-    engine::{Container, EngineEvent},
+    engine::{About, Container, EngineEvent},
     error::{Error, Kind, Result},
+    firewall::State,
     health::Dependency,
     limits,
     name::ServiceId,
@@ -65,6 +67,7 @@ impl Plane {
     async fn follow(&mut self) {
         let mut hints = self.context.store.watch();
         let (sender, mut news) = mpsc::channel(INBOX);
+        let mut gate = self.context.gate.watch();
         let mut watcher = JoinSet::new();
         watcher.spawn(watch_engine(self.context.clone(), sender));
         loop {
@@ -84,6 +87,12 @@ impl Plane {
                         self.tell(service, Command::Died(replica)).await;
                     }
                 },
+                Ok(()) = gate.changed() => {
+                    let open = matches!(*gate.borrow_and_update(), State::Open(_));
+                    if open {
+                        self.tell_all(|| Command::Retry).await;
+                    }
+                }
                 Some(ended) = self.tasks.join_next() => {
                     if let Ok(service) = ended
                         && self.drivers.get(&service).is_some_and(mpsc::Sender::is_closed)
@@ -237,10 +246,46 @@ async fn chores(context: &Context) {
     }
 }
 
+/// Whether the engine can do what it will be asked for; says what is known against it.
+async fn meet_engine(context: &Context) -> Result<()> {
+    let About { mut versions, oci_runtimes, security, no_bound_on } =
+        context.engine.about().await?;
+    let wanted = &context.settings.oci_runtimes;
+    if let Some(unknown) = wanted.iter().find(|name| !oci_runtimes.contains(name)) {
+        return Err(Error::Engine {
+            operation: "use OCI runtime",
+            subject: unknown.clone(),
+            reason: format!(
+                "GRID_OCI_RUNTIMES names it, but the engine knows only {}",
+                oci_runtimes.join(", ")
+            ),
+        });
+    }
+    if !security.iter().any(|feature| feature.contains("name=seccomp")) {
+        tracing::warn!(
+            "Docker Engine runs containers without seccomp: functions have every system call of the kernel"
+        );
+    }
+    if !no_bound_on.is_empty() {
+        tracing::warn!(
+            "this kernel bounds no {}: one function can take it all",
+            no_bound_on.join(", ")
+        );
+    }
+    if !wanted.is_empty() && !wanted.iter().any(|name| name == "runc") {
+        versions.runc = None;
+    }
+    for warning in advisory::warnings(&versions) {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
 type Look = (futures_util::stream::BoxStream<'static, EngineEvent>, Vec<Container>, Instant);
 
 async fn look_at_engine(context: &Context) -> Result<Look> {
     context.engine.ping().await?;
+    meet_engine(context).await?;
     let events = context.engine.events(&context.instance).await?;
     let listed_at = Instant::now();
     let containers = context.engine.containers(&context.instance, None).await?;

@@ -23,7 +23,7 @@ use tokio::{
 
 use self::command::{Command, Progress};
 use self::plan::{Plan, Standing, plan};
-pub(crate) use self::work::prune;
+pub(crate) use self::work::{prune, sandbox};
 use crate::{
     context::Context,
     deploy,
@@ -137,6 +137,7 @@ impl Driver {
                 (self.wait_until, self.deploy_after) = (None, None);
                 self.adopt(containers, listed_at);
             }
+            Command::Retry => self.wait_until = None,
             Command::Died(replica) => self.feed(&replica, Event::Exited),
             Command::StartCandidate { deployment, progress } => {
                 self.launch(deployment, Some(progress));

@@ -53,6 +53,33 @@ pub struct FunctionSpec {
     pub memory_mb: u32,
     /// Relative weight; 1024 is one share.
     pub cpu_shares: u32,
+    /// What the code may connect to.
+    #[serde(default)]
+    pub egress: Egress,
+    /// OCI runtime that starts its containers; none for the platform's default.
+    #[serde(default)]
+    pub oci_runtime: Option<String>,
+}
+
+/// What a function may connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Egress {
+    /// Public addresses: see [`crate::egress`].
+    #[default]
+    Public,
+    /// Nothing: its containers have no network, and start faster.
+    None,
+}
+
+impl Egress {
+    /// As it is written in requests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Egress::Public => "public",
+            Egress::None => "none",
+        }
+    }
 }
 
 /// The shape of event and result.

@@ -1,4 +1,5 @@
-//! What runs beside the edge: the control plane and the admin API, in one runtime of their own.
+//! What runs beside the edge: the control plane, the firewall's keeper with the functions' DNS, and
+//! the admin API, in one runtime of their own.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -7,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use control::{context::Context, plane};
+use control::{context::Context, firewall, plane};
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
 
 /// The control plane, the admin API and the ready line.
@@ -23,6 +24,7 @@ impl BackgroundService for Control {
     async fn start(&self, stop: ShutdownWatch) {
         tokio::join!(
             plane::run(self.context.clone(), stop.clone()),
+            firewall::run(self.context.clone(), stop.clone()),
             self.serve_api(stop.clone()),
             self.say_ready(stop),
         );

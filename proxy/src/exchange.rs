@@ -1,14 +1,23 @@
-//! One request to one replica and back. Everything that comes back is checked here: what a
-//! container sends is not trusted.
+//! One request to one replica and back. Everything that comes back is checked here and in `head`:
+//! what a container sends is not trusted. Pingora's client session is made for servers that are:
+//! it takes far larger heads, folded lines, a length beside chunks, and for an answer also what came
+//! before the request.
 
-use std::time::Duration;
+mod head;
+
+use std::{io, pin::Pin, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use control::limits;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use pingora_core::protocols::{Stream, http::v1::client::HttpSession};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use pingora_core::protocols::{Stream, http::v1::client::http_req_header_to_wire};
 use pingora_http::RequestHeader;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
+    time::Instant,
+};
+
+use head::Head;
 
 /// Headers between edge and runner start with this; they never pass through.
 pub(crate) const INTERNAL: &str = "x-grid-";
@@ -39,29 +48,34 @@ pub(crate) enum Fault {
 
 /// Runs one request under one deadline. The connection comes back when it can serve another.
 pub(crate) async fn run(
-    link: Stream,
+    mut link: Stream,
     request: Box<RequestHeader>,
     body: Bytes,
     most_bytes: usize,
     deadline: Instant,
 ) -> Result<(Answer, Option<Stream>), Fault> {
     let exchange = async {
-        let mut session = HttpSession::new(link);
-        send(&mut session, request, &body).await?;
-        let answer = receive(&mut session, most_bytes).await?;
-        session.respect_keepalive();
-        Ok((answer, session.reuse().await))
+        // What a function sent while nobody asked must not become anybody's answer.
+        match news(&mut link).await {
+            News::Nothing => {}
+            News::Bytes => return Err(Fault::Garbled("bytes before the request".to_owned())),
+            News::End => return Err(Fault::Closed),
+        }
+        send(&mut link, &request, &body).await?;
+        let (answer, stays) = receive(&mut link, &request.method, most_bytes).await?;
+        let stays = stays && matches!(news(&mut link).await, News::Nothing);
+        Ok((answer, stays.then_some(link)))
     };
     tokio::time::timeout_at(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
 }
 
 /// Asks the runner itself: `/ready` or `/health`. Gives the status, the message of a failure, and
-/// the connection.
+/// the connection when it can serve a request.
 pub(crate) async fn probe(
     link: Stream,
     path: &str,
     within: Duration,
-) -> Result<(u16, String, Stream), Fault> {
+) -> Result<(u16, String, Option<Stream>), Fault> {
     let mut request = RequestHeader::build(Method::GET, path.as_bytes(), Some(1))
         .map_err(|e| Fault::Garbled(e.to_string()))?;
     let host = request.insert_header(header::HOST, "runner");
@@ -69,7 +83,6 @@ pub(crate) async fn probe(
     let deadline = Instant::now() + within;
     let (answer, link) =
         run(link, Box::new(request), Bytes::new(), limits::MESSAGE_CHARS * 4, deadline).await?;
-    let link = link.ok_or(Fault::Closed)?;
     Ok((answer.status.as_u16(), failure(&answer.body).1, link))
 }
 
@@ -95,52 +108,71 @@ pub(crate) fn failure(body: &[u8]) -> (String, String) {
     (clean(failure.error), clean(failure.message))
 }
 
-async fn send(
-    session: &mut HttpSession,
-    request: Box<RequestHeader>,
-    body: &[u8],
-) -> Result<(), Fault> {
-    session.write_request_header(request).await.map_err(closed)?;
-    if !body.is_empty() {
-        session.write_body(body).await.map_err(closed)?;
-    }
-    session.finish_body().await.map_err(closed)?;
-    Ok(())
+async fn send(link: &mut Stream, request: &RequestHeader, body: &[u8]) -> Result<(), Fault> {
+    let head = http_req_header_to_wire(request)
+        .ok_or_else(|| Fault::Garbled("the request cannot be written".to_owned()))?;
+    link.write_all(&head).await.map_err(closed)?;
+    link.write_all(body).await.map_err(closed)?;
+    link.flush().await.map_err(closed)
 }
 
-async fn receive(session: &mut HttpSession, most_bytes: usize) -> Result<Answer, Fault> {
-    session.read_response().await.map_err(broken)?;
-    let Some(head) = session.resp_header() else { return Err(Fault::Closed) };
-    let status = head.status;
-    // Informational answers and upgrades are no answers to a function's request.
-    if !(200..=599).contains(&status.as_u16()) {
-        return Err(Fault::Garbled(format!("status {status}")));
+/// The answer, and whether the connection can serve another request.
+async fn receive(
+    link: &mut Stream,
+    method: &Method,
+    most_bytes: usize,
+) -> Result<(Answer, bool), Fault> {
+    let mut buffer = BytesMut::new();
+    let head = head::read(link, &mut buffer).await?;
+    let length = body_length(&head, method)?;
+    if length > most_bytes {
+        return Err(Fault::TooLarge);
     }
-    let failed = head.headers.get(OUTCOME).is_some_and(|outcome| outcome == "error");
-    let headers = public_headers(&head.headers)?;
-    let body = read_body(session, most_bytes).await?;
-    Ok(Answer { status, headers, body, failed })
+    // Never more than was promised, and what is promised is bounded.
+    buffer.reserve(length.saturating_sub(buffer.len()));
+    while buffer.len() < length {
+        let missing = (length - buffer.len()) as u64;
+        if link.take(missing).read_buf(&mut buffer).await.map_err(closed)? == 0 {
+            return Err(Fault::Closed);
+        }
+    }
+    let body = buffer.split_to(length).freeze();
+    let stays = !head.closes && buffer.is_empty();
+    Ok((Answer { status: head.status, headers: head.headers, body, failed: head.failed }, stays))
 }
 
-fn public_headers(received: &HeaderMap) -> Result<HeaderMap, Fault> {
-    if received.len() > limits::RESPONSE_HEADERS + 8 {
-        return Err(Fault::Garbled(format!("more than {} headers", limits::RESPONSE_HEADERS)));
+/// Bytes that follow a head. Runners say it of every answer.
+fn body_length(head: &Head, method: &Method) -> Result<usize, Fault> {
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    match head.length {
+        _ if method == Method::HEAD => Ok(0),
+        None | Some(0) if bodiless => Ok(0),
+        Some(length) if !bodiless => Ok(length),
+        Some(_) => Err(Fault::Garbled(format!("a body with status {}", head.status.as_u16()))),
+        None => Err(Fault::Garbled("no content-length".to_owned())),
     }
-    let mut headers = HeaderMap::with_capacity(received.len() + 4);
-    let mut size = 0;
-    for (name, value) in received {
-        size += name.as_str().len() + value.len() + 4;
-        if size > limits::RESPONSE_HEADER_BYTES {
-            return Err(Fault::Garbled(format!(
-                "headers of more than {} bytes",
-                limits::RESPONSE_HEADER_BYTES
-            )));
-        }
-        if passes_through(name) && is_clean(value) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    Ok(headers)
+}
+
+/// What an idle connection holds.
+enum News {
+    Nothing,
+    Bytes,
+    End,
+}
+
+/// Looks without waiting.
+async fn news(link: &mut Stream) -> News {
+    let look = std::future::poll_fn(|context| {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        Poll::Ready(match Pin::new(&mut *link).poll_read(context, &mut byte) {
+            Poll::Pending => News::Nothing,
+            Poll::Ready(Ok(())) if !byte.filled().is_empty() => News::Bytes,
+            Poll::Ready(_) => News::End,
+        })
+    });
+    // A task that has done much already is otherwise told that there is nothing.
+    tokio::task::unconstrained(look).await
 }
 
 /// Whether a header means anything beyond one connection.
@@ -152,59 +184,16 @@ pub(crate) fn passes_through(name: &HeaderName) -> bool {
             | "date"
             | "expect"
             | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
             | "te"
             | "trailer"
             | "transfer-encoding"
             | "upgrade"
-    ) && !name.as_str().starts_with(INTERNAL)
+    ) && !name.as_str().starts_with("proxy-")
+        && !name.as_str().starts_with(INTERNAL)
 }
 
-fn is_clean(value: &HeaderValue) -> bool {
-    value.as_bytes().iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
-}
-
-async fn read_body(session: &mut HttpSession, most_bytes: usize) -> Result<Bytes, Fault> {
-    let declared = session
-        .get_header(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > most_bytes) {
-        return Err(Fault::TooLarge);
-    }
-    let Some(first) = session.read_body_bytes().await.map_err(broken)? else {
-        return Ok(Bytes::new());
-    };
-    if first.len() > most_bytes {
-        return Err(Fault::TooLarge);
-    }
-    let Some(second) = session.read_body_bytes().await.map_err(broken)? else {
-        return Ok(first);
-    };
-    // Never more than was promised, and what is promised is bounded above.
-    let mut body = BytesMut::with_capacity(declared.unwrap_or(first.len() + second.len()));
-    body.extend_from_slice(&first);
-    body.extend_from_slice(&second);
-    while body.len() <= most_bytes {
-        match session.read_body_bytes().await.map_err(broken)? {
-            Some(more) => body.extend_from_slice(&more),
-            None => return Ok(body.freeze()),
-        }
-    }
-    Err(Fault::TooLarge)
-}
-
-fn closed(_: Box<pingora_core::Error>) -> Fault {
+fn closed(_: io::Error) -> Fault {
     Fault::Closed
-}
-
-fn broken(error: Box<pingora_core::Error>) -> Fault {
-    use pingora_core::ErrorType::{HTTPStatus, InvalidHTTPHeader};
-    match error.etype() {
-        InvalidHTTPHeader | HTTPStatus(_) => Fault::Garbled(error.to_string()),
-        _ => Fault::Closed,
-    }
 }
 
 #[cfg(test)]

@@ -52,20 +52,14 @@ impl Home {
                 return self.pool.report(&self.replica, gone(GoneCause::Closed));
             }
         };
+        // One connection is the lease. Whoever dials again finds nobody and costs nothing.
+        drop(listener);
         let link: Stream = Box::new(l4::stream::Stream::from(stream));
-        match exchange::probe(link, "/ready", limits::LOAD).await {
-            Ok((200, _, link)) => {
-                self.pool.join(self.replica.clone(), self.deployment, link);
-            }
-            Ok((_, message, _)) => {
-                return self.pool.report(&self.replica, Seen::Unloadable { message });
-            }
-            Err(Fault::TimedOut) => {
-                return self.pool.report(&self.replica, gone(GoneCause::Unresponsive));
-            }
-            Err(fault) => {
-                tracing::debug!(replica = %self.replica, ?fault, "a replica did not introduce itself");
-                return self.pool.report(&self.replica, gone(GoneCause::Closed));
+        match introduction(exchange::probe(link, "/ready", limits::LOAD).await) {
+            Ok(link) => self.pool.join(self.replica.clone(), self.deployment, link),
+            Err(seen) => {
+                tracing::debug!(replica = %self.replica, ?seen, "a replica did not introduce itself");
+                return self.pool.report(&self.replica, seen);
             }
         }
         let mut next_look = Instant::now() + self.pace();
@@ -77,8 +71,6 @@ impl Home {
                     }
                     return;
                 }
-                // One connection is the lease; whatever else is dialled is closed.
-                second = listener.accept() => drop(second),
                 () = tokio::time::sleep_until(next_look) => next_look = self.look().await,
             }
         }
@@ -110,7 +102,7 @@ impl Home {
         let Some(mut lease) = self.pool.borrow(&self.replica) else { return };
         let Some(link) = lease.start() else { return };
         match exchange::probe(link, "/health", limits::HEALTH_ANSWER).await {
-            Ok((200, _, link)) => lease.give_back(link),
+            Ok((200, _, Some(link))) => lease.give_back(link),
             outcome => {
                 tracing::warn!(replica = %self.replica, ok = outcome.is_ok(), "a replica is not healthy");
                 lease.retire(GoneCause::Unresponsive);
@@ -129,6 +121,23 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     // The function's user has to be able to dial; nobody else reaches the directory.
     std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
     Ok(listener)
+}
+
+/// What the answer to `/ready` says: the connection of a replica that can serve, or why it never
+/// will.
+fn introduction(answer: Result<(u16, String, Option<Stream>), Fault>) -> Result<Stream, Seen> {
+    Err(match answer {
+        Ok((200, _, Some(link))) => return Ok(link),
+        Ok((503, message, _)) => Seen::Unloadable { message: told(message) },
+        Ok(_) | Err(Fault::Garbled(_) | Fault::TooLarge) => gone(GoneCause::Garbled),
+        Err(Fault::TimedOut) => gone(GoneCause::Unresponsive),
+        Err(Fault::Closed) => gone(GoneCause::Closed),
+    })
+}
+
+/// The loader's message, which its author reads: never nothing.
+fn told(message: String) -> String {
+    if message.is_empty() { "The module does not load.".to_owned() } else { message }
 }
 
 fn gone(cause: GoneCause) -> Seen {

@@ -16,7 +16,10 @@ mod stop;
 
 use std::process::ExitCode;
 
-use control::config::{self, Command};
+use control::{
+    config::{self, Command, Config},
+    doctor,
+};
 
 fn main() -> ExitCode {
     let command = match config::from_process() {
@@ -32,6 +35,11 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Serve(config) => serve::run(&config),
+        Command::Doctor(config) => match examine(&config) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,4 +48,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `grid doctor`: a line for each finding.
+fn examine(config: &Config) -> Result<bool, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(doctor::examine(config, |finding| println!("{finding}")))
 }

@@ -11,12 +11,16 @@ use control::{
     api::{self, Api, ApiLimits, PublicUrl, auth::Authenticator},
     config::{Config, LogFormat, Role},
     context::{Context, Settings},
+    egress::EgressPolicy,
     engine::{Engine, docker::Docker},
+    firewall::Gate,
     health::Health,
     image::Images,
     logs::Logs,
+    resolver,
     run_dir::RunDir,
     runtime::Runtimes,
+    seccomp::Profile,
     store::embedded::Embedded,
     token,
 };
@@ -27,6 +31,9 @@ use pingora_core::{
 use tokio::sync::Semaphore;
 
 use crate::{background::Control, gateway::Traffic, listen::EdgeService, stop::Signals};
+
+/// Names the DNS servers of this machine.
+const HOST_DNS: &str = "/etc/resolv.conf";
 
 /// Errors of the start, told to the operator as they are.
 type Startup<T> = Result<T, Box<dyn std::error::Error>>;
@@ -46,9 +53,10 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
 
     let store = Embedded::open(&config.data_dir)?;
     let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
+    let seccomp = Profile::load(config.share_dir())?.security_opt().into();
+    let dns = dns(config)?;
     let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
-    let health = Health::default();
-    let parts = Parts::new(config, store, engine, runtimes, health);
+    let parts = Parts::new(config, store, engine, runtimes, Protection { seccomp, dns });
 
     let traffic = Arc::new(Traffic::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
@@ -62,6 +70,8 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
                 logs: parts.context.logs.clone(),
                 health: parts.context.health.clone(),
                 runtimes: parts.runtimes,
+                oci_runtimes: config.oci_runtimes.clone(),
+                denied: parts.context.denied.clone(),
                 auth: Authenticator::new(token),
                 limits: ApiLimits { code_bytes: config.code_bytes },
                 public_url: PublicUrl::http(public_addr.port()),
@@ -77,6 +87,12 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
     Ok(())
 }
 
+/// What was read at the start to shut functions in.
+struct Protection {
+    seccomp: Arc<str>,
+    dns: resolver::Settings,
+}
+
 struct Parts {
     context: Arc<Context>,
     runtimes: Vec<String>,
@@ -88,7 +104,7 @@ impl Parts {
         store: Embedded,
         engine: Arc<dyn Engine>,
         runtimes: Runtimes,
-        health: Health,
+        protection: Protection,
     ) -> Self {
         let instance = store.instance_id().clone();
         let names = runtimes.iter().map(|runtime| runtime.name.clone()).collect();
@@ -98,7 +114,9 @@ impl Parts {
             images: Images::new(engine.clone(), instance.clone(), runtimes),
             logs: Arc::new(logs),
             engine,
-            health,
+            gate: Gate::default(),
+            denied: Arc::default(),
+            health: Health::default(),
             instance,
             run_dir: RunDir::of(&config.data_dir),
             settings: Settings {
@@ -106,6 +124,10 @@ impl Parts {
                 response_bytes: config.response_bytes,
                 starts: config.starts,
                 replicas: config.max_replicas,
+                enforcement: config.egress_enforcement,
+                dns: protection.dns,
+                oci_runtimes: config.oci_runtimes.clone(),
+                seccomp: protection.seccomp,
             },
             starts: Semaphore::new(config.starts),
             replicas: Arc::new(Semaphore::new(config.max_replicas)),
@@ -113,6 +135,18 @@ impl Parts {
         };
         Self { context: Arc::new(context), runtimes: names }
     }
+}
+
+/// Which servers the functions' resolver asks.
+fn dns(config: &Config) -> Startup<resolver::Settings> {
+    let mut upstreams = config.egress_dns_servers.clone();
+    if upstreams.is_empty() {
+        let text = std::fs::read_to_string(HOST_DNS).map_err(|e| {
+            format!("{HOST_DNS}: {e}; name DNS servers in GRID_EGRESS_DNS_SERVERS instead")
+        })?;
+        upstreams = resolver::upstreams_of(&text)?;
+    }
+    Ok(resolver::Settings { upstreams, policy: EgressPolicy::fixed() })
 }
 
 /// Binds an address, so that one that is taken stops the start with a clear line.

@@ -41,13 +41,15 @@ function describe(thrown) {
   return `threw ${show(thrown)}, not an error`;
 }
 
-/** The SSRF guard's error, also when a client library wrapped it as the cause of its own. */
-function guardError(thrown) {
-  for (let depth = 0; depth < 5 && thrown !== null && typeof thrown === 'object'; depth += 1) {
-    if (thrown.code === 'SSRF_BLOCKED') return thrown;
-    thrown = thrown.cause;
+/** The SSRF guard's error, also when it is the cause of another one, or one of several (AggregateError). */
+function guardError(thrown, depth = 0) {
+  if (depth === 5 || thrown === null || typeof thrown !== 'object') return null;
+  if (thrown.code === 'SSRF_BLOCKED') return thrown;
+  for (const inner of Array.isArray(thrown.errors) ? thrown.errors.slice(0, 10) : []) {
+    const found = guardError(inner, depth + 1);
+    if (found) return found;
   }
-  return null;
+  return guardError(thrown.cause, depth + 1);
 }
 
 /** The failure for a value that escaped the handler. */

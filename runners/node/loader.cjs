@@ -5,6 +5,7 @@ const fs = require('fs');
 const path = require('path');
 const Module = require('module');
 const { Failure, describe, oneLine, show } = require('./failure.cjs');
+const { guardWorkersOf } = require('./guard-worker.cjs');
 
 const PLACE = Symbol('place');
 const ESM_SYNTAX = /^(Cannot use import statement|Unexpected token 'export'|Cannot use 'import\.meta'|await is only valid)/;
@@ -56,6 +57,7 @@ async function loadEsm(file, commonJsError) {
 async function loadModule(dir) {
   const file = path.join(dir, 'index.js');
   const text = fs.readFileSync(file, 'utf8').replace(/^\uFEFF/, '').replace(/^#!/, '//');
+  guardWorkersOf(text);
   if (/\b(?:import|export|await)\b/.test(text)) {
     const error = parseError(text, file);
     if (error) return loadEsm(path.join(dir, 'index.mjs'), error);

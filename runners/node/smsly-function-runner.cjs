@@ -61,6 +61,14 @@ if (callsHome) dial();
 
 // ---- requests: everything below loads while the edge accepts the connection ------------
 
+// Nothing of the function may run without the guard.
+try {
+  require('./guard.cjs');
+} catch (error) {
+  fs.writeSync(2, `The runner ends: the egress guard cannot be installed: ${error.message}\n`);
+  process.exit(1);
+}
+
 const http = require('http');
 const log = require('./log.cjs');
 const { escapeTarget, groupHeaders, splitTarget } = require('./event.cjs');

@@ -143,6 +143,16 @@ def accept_all(listener, jobs):
             sock.close()
 
 
+def _guard():
+    """No user code runs without the guard."""
+    import grid_guard
+    try:
+        grid_guard.install()
+    except grid_guard.ListError as problem:
+        grid_log.note("The runner does not start without its SSRF guard: %s" % problem)
+        sys.exit(1)
+
+
 def main():
     settings = Settings()
     jobs = _queue.SimpleQueue()
@@ -150,6 +160,7 @@ def main():
     # The first attempt is made here: the edge can accept while the rest loads.
     sock = dial(settings.socket) if calls_home else None
     grid_log.open_streams()
+    _guard()
     grid_signals.install()
     if calls_home:
         _thread.start_new_thread(call_home, (settings, sock, jobs))

@@ -41,6 +41,8 @@ impl Input {
             event_format: self.event_format.unwrap_or_default(),
             memory_mb: self.memory_mb.unwrap_or(MEMORY_MB),
             cpu_shares: self.cpu_shares.unwrap_or(CPU_SHARES),
+            egress: self.egress.unwrap_or_default(),
+            oci_runtime: self.oci_runtime.unwrap_or_default(),
         };
         let id = ServiceId::new();
         let deployment = Deployment::queued(id, function.clone(), now);
@@ -85,6 +87,8 @@ impl Input {
         put(&mut service.function.event_format, &self.event_format);
         put(&mut service.function.memory_mb, &self.memory_mb);
         put(&mut service.function.cpu_shares, &self.cpu_shares);
+        put(&mut service.function.egress, &self.egress);
+        put(&mut service.function.oci_runtime, &self.oci_runtime);
         put(&mut service.min_replicas, &self.min_replicas);
         put(&mut service.max_replicas, &self.max_replicas);
         check_replicas(&service, self.min_replicas.is_some())?;
@@ -167,6 +171,8 @@ mod tests {
             json!({"event_format": "lambda-v2"}),
             json!({"memory_mb": 256}),
             json!({"cpu_shares": 512}),
+            json!({"egress": "none"}),
+            json!({"oci_runtime": "runsc"}),
         ];
         for body in deployed {
             let update = update(body.clone()).expect("a change");
@@ -192,6 +198,7 @@ mod tests {
     fn the_same_values_change_nothing() {
         assert!(update(json!({})).is_none());
         assert!(update(json!({"name": "a", "function_code": "x", "memory_mb": 128})).is_none());
+        assert!(update(json!({"egress": "public", "oci_runtime": "default"})).is_none());
         assert!(update(json!({"id": "made up", "status": "live", "url": null})).is_none());
     }
 

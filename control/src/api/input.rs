@@ -6,16 +6,21 @@ use super::{ApiLimits, error::FieldErrors, fields::Fields, record::READ_ONLY};
 use crate::{
     limits,
     name::{FunctionName, HandlerName, PublicDomain, ServiceName},
-    service::EventFormat,
+    service::{Egress, EventFormat},
 };
 
 /// What the fields of a request are checked against.
 pub(super) struct Rules<'a> {
     /// Names that `function_runtime` may have.
     pub(super) runtimes: &'a [String],
+    /// Names that `oci_runtime` may have, besides [`DEFAULT_OCI_RUNTIME`].
+    pub(super) oci_runtimes: &'a [String],
     /// See [`ApiLimits`].
     pub(super) limits: ApiLimits,
 }
+
+/// What `oci_runtime` is called when the platform chooses.
+pub(crate) const DEFAULT_OCI_RUNTIME: &str = "default";
 
 /// The fields that a request names; the others stay as they are, or get their default.
 #[derive(Debug, Default)]
@@ -29,6 +34,8 @@ pub(super) struct Input {
     pub(super) event_format: Option<EventFormat>,
     pub(super) memory_mb: Option<u32>,
     pub(super) cpu_shares: Option<u32>,
+    pub(super) egress: Option<Egress>,
+    pub(super) oci_runtime: Option<Option<String>>,
     pub(super) min_replicas: Option<u32>,
     pub(super) max_replicas: Option<u32>,
 }
@@ -53,6 +60,11 @@ impl Input {
         }
         let formats = [EventFormat::Grid, EventFormat::LambdaV2];
         let format_names = formats.map(EventFormat::as_str);
+        let egresses = [Egress::Public, Egress::None];
+        let egress_names = egresses.map(Egress::as_str);
+        let oci_runtimes: Vec<_> = std::iter::once(DEFAULT_OCI_RUNTIME)
+            .chain(rules.oci_runtimes.iter().map(String::as_str))
+            .collect();
         let input = Self {
             name: fields.name("name"),
             function_name: fields.name("function_name"),
@@ -65,6 +77,12 @@ impl Input {
                 .and_then(|name| formats.into_iter().find(|format| format.as_str() == name)),
             memory_mb: fields.integer("memory_mb", limits::MEMORY_MB),
             cpu_shares: fields.integer("cpu_shares", limits::CPU_SHARES),
+            egress: fields
+                .choice("egress", &egress_names)
+                .and_then(|name| egresses.into_iter().find(|egress| egress.as_str() == name)),
+            oci_runtime: fields
+                .choice("oci_runtime", &oci_runtimes)
+                .map(|name| (name != DEFAULT_OCI_RUNTIME).then_some(name)),
             min_replicas: fields.integer("min_replicas", limits::REPLICAS),
             max_replicas: fields.integer("max_replicas", 1..=*limits::REPLICAS.end()),
         };
@@ -96,7 +114,11 @@ pub(super) mod tests {
     pub(in crate::api) fn read(value: Value, required: &[&str]) -> Result<Input, FieldErrors> {
         let Value::Object(object) = value else { unreachable!() };
         let runtimes = ["node18".to_owned()];
-        let rules = Rules { runtimes: &runtimes, limits: ApiLimits { code_bytes: 1000 } };
+        let rules = Rules {
+            runtimes: &runtimes,
+            oci_runtimes: &["runsc".to_owned()],
+            limits: ApiLimits { code_bytes: 1000 },
+        };
         Input::read(object, required, &rules)
     }
 

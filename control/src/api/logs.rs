@@ -76,7 +76,8 @@ fn prefers_text(headers: &HeaderMap) -> bool {
         .is_some_and(|accept| accept.contains("text/plain") && !accept.contains("application/json"))
 }
 
-/// One line each: `2026-11-24T09:00:00.5Z k3v… stdout 7f1c… hello`, `-` for no request.
+/// One line each: `2026-11-24T09:00:00.5Z k3v… stdout 7f1c… hello`, `-` for no request. It is read in
+/// terminals, so what would steer one is shown instead: `\u{1b}[2J`.
 fn text(lines: &[LogEntry]) -> String {
     let mut text = String::new();
     for LogEntry { at, stream, replica, request_id, line } in lines {
@@ -87,7 +88,15 @@ fn text(lines: &[LogEntry]) -> String {
         };
         let request = request_id.as_deref().unwrap_or("-");
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{at} {replica} {stream} {request} {line}");
+        let _ = write!(text, "{at} {replica} {stream} {request} ");
+        for character in line.chars() {
+            match character {
+                '\t' => text.push('\t'),
+                steers if steers.is_control() => text.extend(steers.escape_default()),
+                plain => text.push(plain),
+            }
+        }
+        text.push('\n');
     }
     text
 }
@@ -140,8 +149,11 @@ mod tests {
             stream: LogStream::Stderr,
             replica: ReplicaId::parse("abcdefghijkl").expect("an id"),
             request_id: None,
-            line: "a b".to_owned(),
+            line: "a\tb \u{1b}[2J\r".to_owned(),
         };
-        assert_eq!(text(&[entry]), "1970-01-01T00:00:00Z abcdefghijkl stderr - a b\n");
+        assert_eq!(
+            text(&[entry]),
+            "1970-01-01T00:00:00Z abcdefghijkl stderr - a\tb \\u{1b}[2J\\r\n"
+        );
     }
 }

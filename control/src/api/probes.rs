@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn one_thing_that_is_away_is_named() {
         let health = Health::default();
-        for dependency in [Dependency::Engine, Dependency::Images, Dependency::Store] {
+        for dependency in Dependency::ALL {
             health.set(dependency, None);
         }
         assert_eq!(Readiness::of(health.state()).status, "ok");

@@ -3,18 +3,21 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::PublicUrl;
+use super::{Api, input::DEFAULT_OCI_RUNTIME};
 use crate::{
+    denied::Summary,
     error::Result,
     name::{
         DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
     },
-    service::{Deployment, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service, Wish},
+    service::{
+        Deployment, Egress, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service, Wish,
+    },
     store::Store,
 };
 
 /// Fields of a service's record that a client may send back but not change.
-pub(super) const READ_ONLY: [&str; 11] = [
+pub(super) const READ_ONLY: [&str; 12] = [
     "id",
     "url",
     "status",
@@ -23,6 +26,7 @@ pub(super) const READ_ONLY: [&str; 11] = [
     "latest_deployment",
     "latest_deployment_phase",
     "replicas",
+    "egress_denied",
     "created_at",
     "updated_at",
     "deployment",
@@ -43,6 +47,8 @@ pub(super) struct ServiceRecord {
     url: String,
     memory_mb: u32,
     cpu_shares: u32,
+    egress: Egress,
+    oci_runtime: String,
     min_replicas: u32,
     max_replicas: u32,
     status: Status,
@@ -52,6 +58,8 @@ pub(super) struct ServiceRecord {
     latest_deployment: DeploymentId,
     latest_deployment_phase: Phase,
     replicas: Vec<ReplicaRecord>,
+    /// What it tried to reach and could not, since Grid started.
+    egress_denied: Summary,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -99,6 +107,8 @@ pub(super) struct DeploymentRecord {
     event_format: EventFormat,
     memory_mb: u32,
     cpu_shares: u32,
+    egress: Egress,
+    oci_runtime: String,
     created_at: Timestamp,
 }
 
@@ -113,17 +123,15 @@ pub(super) struct FullDeployment {
 
 impl ServiceRecord {
     /// The record of a service as everything about it stands now.
-    pub(super) async fn load(
-        store: &dyn Store,
-        public_url: &PublicUrl,
-        service: Service,
-    ) -> Result<Self> {
+    pub(super) async fn load(api: &Api, service: Service) -> Result<Self> {
+        let (store, public_url) = (&*api.store, &api.public_url);
         let latest_phase = latest_phase(store, &service).await?;
         let view = store.view(service.id).await?;
         Ok(Self {
             url: public_url.of(&service.public_domain, &service.function_name),
             status: Status::of(service.live_deployment, latest_phase, view.obstacle.is_some()),
             problem: view.obstacle.map(|obstacle| obstacle.message),
+            egress_denied: api.denied.of(service.id),
             replicas: view.replicas.into_iter().map(ReplicaRecord::from).collect(),
             id: service.id,
             name: service.name,
@@ -136,6 +144,8 @@ impl ServiceRecord {
             public_domain: service.public_domain,
             memory_mb: service.function.memory_mb,
             cpu_shares: service.function.cpu_shares,
+            egress: service.function.egress,
+            oci_runtime: oci_runtime(service.function.oci_runtime),
             min_replicas: service.min_replicas,
             max_replicas: service.max_replicas,
             live_deployment: service.live_deployment,
@@ -145,6 +155,10 @@ impl ServiceRecord {
             updated_at: service.updated_at,
         })
     }
+}
+
+fn oci_runtime(name: Option<String>) -> String {
+    name.unwrap_or_else(|| DEFAULT_OCI_RUNTIME.to_owned())
 }
 
 /// The service was read before its deployment, and both may have moved on in between; then the
@@ -205,6 +219,8 @@ impl From<Deployment> for DeploymentRecord {
             event_format: deployment.function.event_format,
             memory_mb: deployment.function.memory_mb,
             cpu_shares: deployment.function.cpu_shares,
+            egress: deployment.function.egress,
+            oci_runtime: oci_runtime(deployment.function.oci_runtime),
             created_at: deployment.created_at,
         }
     }

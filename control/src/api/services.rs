@@ -92,7 +92,7 @@ pub(super) async fn delete(
 
 impl Api {
     fn rules(&self) -> Rules<'_> {
-        Rules { runtimes: &self.runtimes, limits: self.limits }
+        Rules { runtimes: &self.runtimes, oci_runtimes: &self.oci_runtimes, limits: self.limits }
     }
 
     /// The service, or 404.
@@ -101,7 +101,7 @@ impl Api {
     }
 
     async fn record(&self, service: Service) -> Result<ServiceRecord, ApiError> {
-        Ok(ServiceRecord::load(&*self.store, &self.public_url, service).await?)
+        Ok(ServiceRecord::load(self, service).await?)
     }
 
     /// Changes a service as a request says, which must have the `required` fields.

@@ -101,9 +101,7 @@ impl Layers {
         let known: Vec<&str> = settings(command).map(|arg| arg.get_id().as_str()).collect();
         for (name, value) in variables {
             if known.contains(&name.as_str()) || name == TOKEN {
-                if !value.is_empty() {
-                    self.add(name, value.clone(), name, origin);
-                }
+                self.add(name, value.clone(), name, origin);
             } else if is_ours(name) {
                 let likely = likely(name, known.iter().copied().chain([TOKEN]));
                 return Err(ConfigError::new(format!(
@@ -118,14 +116,16 @@ impl Layers {
         let table: toml::Table = text.parse().map_err(|e| toml_error(path, text, &e))?;
         let origin = path.display().to_string();
         let refuse = |line: String| Err(ConfigError::new(line));
-        for (name, value) in table {
+        for (name, value) in flat(table) {
             if name.eq_ignore_ascii_case(TOKEN) {
                 return refuse(format!(
                     "{name} (from {origin}) is a secret: set {TOKEN} in the environment or in .env"
                 ));
             }
             let in_file = |arg: &&Arg| arg.get_id() != CONFIG;
-            let Some(arg) = settings(command).filter(in_file).find(|arg| key(arg) == name) else {
+            let Some(arg) =
+                settings(command).filter(in_file).find(|arg| key(arg) == name.replace('.', "_"))
+            else {
                 let keys: Vec<_> = settings(command).filter(in_file).map(key).collect();
                 let plain = name.to_ascii_lowercase();
                 let plain = plain.strip_prefix("grid_").unwrap_or(&plain);
@@ -147,14 +147,32 @@ impl Layers {
         Ok(())
     }
 
-    /// Adds a value unless a higher layer has one.
+    /// Adds a value unless a higher layer has one; an empty one is none.
     fn add(&mut self, id: &str, value: String, name: &str, origin: &str) {
+        if value.is_empty() {
+            return;
+        }
         self.0.entry(id.to_owned()).or_insert_with(|| Given {
             value,
             name: name.to_owned(),
             origin: origin.to_owned(),
         });
     }
+}
+
+/// `egress.enforcement = "…"`, which TOML takes for a table, is the key `egress_enforcement`.
+fn flat(table: toml::Table) -> Vec<(String, toml::Value)> {
+    let mut pairs = Vec::new();
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                pairs
+                    .extend(inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+            }
+            value => pairs.push((name, value)),
+        }
+    }
+    pairs
 }
 
 /// The process's variables that may concern us.

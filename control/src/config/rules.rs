@@ -1,8 +1,13 @@
 //! What single settings may be. Each rule's text follows `NAME is "value": `.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use super::{LogFormat, Role};
+use crate::{api::DEFAULT_OCI_RUNTIME, firewall::Enforcement};
 
 /// A parser as clap takes it.
 pub(super) trait Rule<T>:
@@ -50,6 +55,35 @@ pub(super) fn role(text: &str) -> Result<Role, String> {
         "control" => Ok(Role::Control),
         _ => Err("must be all, edge or control".to_owned()),
     }
+}
+
+pub(super) fn enforcement(text: &str) -> Result<Enforcement, String> {
+    match text {
+        "firewall" => Ok(Enforcement::Firewall),
+        "guard-only" => Ok(Enforcement::GuardOnly),
+        _ => Err("must be firewall or guard-only".to_owned()),
+    }
+}
+
+/// A DNS server; its port may be left out.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let by_address = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
+    text.parse().ok().or_else(by_address).ok_or_else(|| {
+        "must be IP or IP:PORT of DNS servers, with commas between them, such as 9.9.9.9,1.1.1.1"
+            .to_owned()
+    })
+}
+
+pub(super) fn oci_runtime(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let good = !text.is_empty()
+        && text != DEFAULT_OCI_RUNTIME
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    good.then(|| text.to_owned()).ok_or_else(|| {
+        "must be names of Docker's runtimes, with commas between them, such as runsc,runc"
+            .to_owned()
+    })
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

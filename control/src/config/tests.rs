@@ -21,7 +21,7 @@ fn run(dir: &TempDir, environment: &[(&str, &str)], flags: &[&str]) -> Result<Co
     let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let args = ["grid", "serve"].iter().chain(flags).map(OsString::from);
     match parse(args, &pairs.collect(), dir.path())? {
-        Command::Serve(config) => Ok(*config),
+        Command::Serve(config) | Command::Doctor(config) => Ok(*config),
         Command::Show(text) => panic!("shows {text}"),
     }
 }
@@ -74,6 +74,33 @@ fn flag_then_environment_then_dot_env_then_file() {
     // An empty variable is none.
     let config = run(&dir, &[("GRID_IDLE_SECONDS", "")], &[]).expect("good");
     assert_eq!(config.idle.as_secs(), 3);
+}
+
+#[test]
+fn lists_and_dotted_keys() {
+    let dir = place(&[("config/grid.toml", "egress.enforcement = \"guard-only\"\n")]);
+    let config = run(&dir, &[("GRID_OCI_RUNTIMES", "runsc, runc")], &[]).expect("good");
+    assert_eq!(config.egress_enforcement, Enforcement::GuardOnly);
+    assert_eq!(config.oci_runtimes, ["runsc", "runc"]);
+    assert!(config.egress_dns_servers.is_empty());
+
+    let text = "[egress]\ndns_servers = \"9.9.9.9,[2620:fe::fe]:5353\"\n";
+    let dir = place(&[("config/grid.toml", text)]);
+    let config = run(&dir, &[], &[]).expect("good");
+    let servers: Vec<_> = config.egress_dns_servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["9.9.9.9:53", "[2620:fe::fe]:5353"]);
+
+    let dir = place(&[("config/grid.toml", "egress.enforcment = \"x\"\n")]);
+    assert!(refusal(&dir, &[], &[]).contains("did you mean"));
+    let dir = place(&[]);
+    for (name, value) in [
+        ("GRID_EGRESS_ENFORCEMENT", "none"),
+        ("GRID_EGRESS_DNS_SERVERS", "9.9.9.9,dns.example.com"),
+        ("GRID_OCI_RUNTIMES", "default"),
+        ("GRID_OCI_RUNTIMES", "run c"),
+    ] {
+        assert!(refusal(&dir, &[(name, value)], &[]).starts_with(&format!("{name} is ")));
+    }
 }
 
 #[test]
@@ -256,7 +283,8 @@ fn annotated_files_show_every_setting_with_its_default() {
     let uncomment = |text: &str, separator: &str| -> String {
         let setting = |line: &&str| {
             line.split_once(separator).is_some_and(|(name, _)| {
-                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                !name.is_empty()
+                    && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c))
             })
         };
         let lines = text.lines().filter_map(|line| line.strip_prefix("# ")).filter(setting);
@@ -270,7 +298,10 @@ fn annotated_files_show_every_setting_with_its_default() {
         let id = arg.get_id().as_str();
         let key = arg.get_long().expect("each has one").replace('-', "_");
         assert!(dot_env.contains(&format!("{id}=")), "{id}");
-        assert!(id == "GRID_CONFIG" || toml.contains(&format!("{key} = ")), "{key}");
+        assert!(
+            id == "GRID_CONFIG" || toml.replace('.', "_").contains(&format!("{key} = ")),
+            "{key}"
+        );
     }
 
     // What is machine-dependent is given; the rest must come out as the defaults.

@@ -3,10 +3,13 @@
 
 mod container;
 mod image;
+mod network;
+mod probe;
 
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
+    net::Ipv4Addr,
     sync::OnceLock,
     time::Duration,
 };
@@ -21,8 +24,12 @@ use bollard::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 
-use super::{Container, ContainerSpec, Engine, EngineEvent, Exit, Image, OutputLine, label};
+use super::{
+    About, Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Network, OutputLine, Probe,
+    label,
+};
 use crate::{
+    advisory::Versions,
     error::{Error, Result},
     limits,
     name::{InstanceId, ReplicaId, ServiceId},
@@ -52,6 +59,37 @@ impl Docker {
             reason: format!("{}: {e}", self.host),
         })?;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    async fn describe(&self) -> Result<About> {
+        let client = self.client()?;
+        let version =
+            call("ask version", "of itself", limits::ENGINE_CALL, client.version()).await?;
+        let info = call("ask facts", "about itself", limits::ENGINE_CALL, client.info()).await?;
+        let mut runtimes: Vec<_> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        let components = version.components.unwrap_or_default();
+        let component =
+            |name: &str| components.iter().find(|c| c.name == name).map(|c| c.version.clone());
+        Ok(About {
+            versions: Versions {
+                engine: version.version,
+                containerd: component("containerd"),
+                runc: component("runc"),
+                kernel: version.kernel_version.or(info.kernel_version).unwrap_or_default(),
+            },
+            oci_runtimes: runtimes,
+            no_bound_on: [
+                ("memory", info.memory_limit),
+                ("swap", info.swap_limit),
+                ("processes", info.pids_limit),
+                ("CPU", info.cpu_cfs_quota),
+            ]
+            .into_iter()
+            .filter_map(|(what, there)| (there == Some(false)).then_some(what))
+            .collect(),
+            security: info.security_options.unwrap_or_default(),
+        })
     }
 
     async fn subscribe(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>> {
@@ -140,7 +178,27 @@ impl Engine for Docker {
         self.delete_image(name).await
     }
 
-    async fn start(&self, spec: &ContainerSpec) -> Result<()> {
+    async fn network(&self, instance: &InstanceId) -> Result<Network> {
+        self.ensure_network(instance).await
+    }
+
+    async fn networks(&self) -> Result<Vec<Network>> {
+        self.list_networks().await
+    }
+
+    async fn remove_network(&self, instance: &InstanceId) -> Result<()> {
+        self.delete_network(instance).await
+    }
+
+    async fn about(&self) -> Result<About> {
+        self.describe().await
+    }
+
+    async fn probe(&self, probe: &Probe) -> Result<String> {
+        self.run_probe(probe).await
+    }
+
+    async fn start(&self, spec: &ContainerSpec) -> Result<Option<Ipv4Addr>> {
         self.start_container(spec).await
     }
 

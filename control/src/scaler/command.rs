@@ -20,6 +20,8 @@ pub enum Command {
         /// What was started later is not among them.
         listed_at: Instant,
     },
+    /// What kept containers from being started is over.
+    Retry,
     /// A container's process ended.
     Died(ReplicaId),
     /// A deployment wants a replica to try its code with.

@@ -65,6 +65,10 @@ impl Driver {
             self.feed(&id, Event::Exited);
         }
         for container in containers {
+            if let Some(address) = container.address {
+                let denied = &self.context.denied;
+                denied.assign(address, self.service, container.replica.clone());
+            }
             if self.replicas.contains_key(&container.replica) {
                 continue;
             }

@@ -10,7 +10,7 @@ use super::Driver;
 use crate::{
     error::Result,
     limits,
-    service::{Obstacle, ServiceView},
+    service::{Deployment, Egress, Obstacle, ServiceView},
 };
 
 /// What a client of a function without any working deployment is told to wait.
@@ -44,6 +44,15 @@ impl Driver {
         }
         if !self.engine_up {
             let reason = "The container engine is not available.";
+            return Some((reason.to_owned(), limits::ENGINE_RETRY));
+        }
+        let networked = |d: &Deployment| d.function.egress == Egress::Public;
+        if self.wait_until.is_some()
+            && self.starting.as_deref().is_some_and(networked)
+            && self.context.gate.closed().is_some()
+        {
+            let reason = "The platform's firewall is not in place: functions with a network are \
+                          not started.";
             return Some((reason.to_owned(), limits::ENGINE_RETRY));
         }
         if let Some(until) = self.wait_until {

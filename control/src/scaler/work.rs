@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::{
     context::Context,
-    engine::{ContainerSpec, Exit},
+    engine::{Attachment, ContainerSpec, Exit, Sandbox},
     error::{Error, Result},
     limits,
     name::{ReplicaId, ServiceId},
     replica::Removal,
-    service::{Deployment, Phase, Replica},
+    service::{Deployment, Egress, Phase, Replica},
 };
 
 /// How long the end of a process that has hung up is waited for: how it ended is worth that.
@@ -21,35 +21,40 @@ pub(super) async fn launch(
     replica: &ReplicaId,
     deployment: &Deployment,
 ) -> Result<()> {
+    // What has no network needs no firewall.
+    let network = match deployment.function.egress {
+        Egress::Public => Some(context.gate.pass().await?),
+        Egress::None => None,
+    };
     let _turn = context.starts.acquire().await;
     context.run_dir.create(replica).await?;
     let known = Replica::new(replica.clone(), deployment.service, deployment.id);
     context.store.put_replica(known).await?;
-    let spec = container_spec(context, replica, deployment);
-    match context.engine.start(&spec).await {
+    let spec = container_spec(context, replica, deployment, network);
+    let started = match context.engine.start(&spec).await {
         // Somebody removed the image behind our back.
         Err(Error::NotFound { what: "image", .. }) => {
-            tracing::warn!(image = %spec.image, "the image is gone; it is built again");
+            tracing::warn!(image = %spec.sandbox.image, "the image is gone; it is built again");
             context.images.build(deployment, &mut |_| {}).await?;
             context.engine.remove(&context.instance, replica).await?;
             context.engine.start(&spec).await
         }
         outcome => outcome,
+    };
+    if let Some(address) = started? {
+        context.denied.assign(address, deployment.service, replica.clone());
     }
+    Ok(())
 }
 
 fn container_spec(
     context: &Context,
     replica: &ReplicaId,
     deployment: &Deployment,
+    network: Option<Attachment>,
 ) -> ContainerSpec {
     let function = &deployment.function;
-    ContainerSpec {
-        instance: context.instance.clone(),
-        service: deployment.service,
-        deployment: deployment.id,
-        replica: replica.clone(),
-        image: context.images.tag(deployment),
+    let sandbox = Sandbox {
         env: vec![
             format!("GRID_HANDLER={}", function.handler),
             format!("GRID_EVENT_FORMAT={}", function.event_format.as_str()),
@@ -58,10 +63,36 @@ fn container_spec(
             format!("GRID_TIMEOUT_SECONDS={}", context.settings.function_timeout.as_secs()),
             format!("GRID_MAX_RESPONSE_BYTES={}", context.settings.response_bytes),
         ],
-        run_dir: context.run_dir.replica(replica),
+        oci_runtime: function.oci_runtime.clone().or_else(|| default_oci_runtime(context)),
         memory_mb: function.memory_mb,
         cpu_shares: function.cpu_shares,
+        ..sandbox(context, context.images.tag(deployment), network)
+    };
+    ContainerSpec {
+        instance: context.instance.clone(),
+        service: deployment.service,
+        deployment: deployment.id,
+        replica: replica.clone(),
+        run_dir: context.run_dir.replica(replica),
+        sandbox,
     }
+}
+
+/// A container of the least size.
+pub(crate) fn sandbox(context: &Context, image: String, network: Option<Attachment>) -> Sandbox {
+    Sandbox {
+        image,
+        env: Vec::new(),
+        network,
+        oci_runtime: default_oci_runtime(context),
+        seccomp: context.settings.seccomp.clone(),
+        memory_mb: *limits::MEMORY_MB.start(),
+        cpu_shares: 1024,
+    }
+}
+
+fn default_oci_runtime(context: &Context) -> Option<String> {
+    context.settings.oci_runtimes.first().cloned()
 }
 
 /// Ends a container and keeps what it wrote.
@@ -131,6 +162,7 @@ pub(crate) async fn prune(context: &Context, service: ServiceId) {
 /// Removes what a deleted service leaves.
 pub(super) async fn forget(context: &Context, service: ServiceId) {
     prune(context, service).await;
+    context.denied.forget(service);
     if let Err(error) = context.logs.forget(service).await {
         tracing::warn!(%service, %error, "the log of a deleted service was not removed");
     }

@@ -10,7 +10,8 @@ use control::{
         DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
     },
     service::{
-        Deployment, EventFormat, FunctionSpec, LogLine, Phase, PhaseEntry, Replica, Service, Wish,
+        Deployment, Egress, EventFormat, FunctionSpec, LogLine, Phase, PhaseEntry, Replica,
+        Service, Wish,
     },
 };
 use jiff::Timestamp;
@@ -28,6 +29,8 @@ fn spec(code: &str) -> FunctionSpec {
         event_format: EventFormat::Grid,
         memory_mb: 128,
         cpu_shares: 256,
+        egress: Egress::Public,
+        oci_runtime: None,
     }
 }
 

@@ -9,26 +9,29 @@ use tokio::{
 use super::*;
 
 const MOST: usize = 1000;
+/// Lets the exchange take what has arrived before the next part comes.
+const BREATH: Duration = Duration::from_millis(1);
 
-/// Runs one exchange against a peer that reads the request and then sends `answer`, in two writes,
-/// and keeps the connection open or closes it.
-async fn exchange(answer: &[u8], stays: bool) -> Result<(Answer, Option<Stream>), Fault> {
+type Outcome = Result<(Answer, Option<Stream>), Fault>;
+
+/// Runs one exchange against a peer that reads the request, sends the parts of an answer one by
+/// one, and then stays silent or hangs up.
+async fn exchange(method: Method, parts: &[&[u8]], stays: bool) -> Outcome {
     let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
-    let answer = answer.to_vec();
+    let parts: Vec<_> = parts.iter().map(|part| part.to_vec()).collect();
+    let start = format!("{method} /fn/a HTTP/1.1\r\n");
     let peer = tokio::spawn(async move {
         let mut request = [0; 1024];
         let read = theirs.read(&mut request).await.expect("the request");
-        assert!(request[..read].starts_with(b"POST /fn/a HTTP/1.1\r\n"));
-        let (first, second) = answer.split_at(answer.len() / 2);
-        for part in [first, second] {
+        assert!(request[..read].starts_with(start.as_bytes()));
+        for part in parts {
             // The other side may have had enough already.
-            let _ = theirs.write_all(part).await;
-            let _ = theirs.flush().await;
-            tokio::task::yield_now().await;
+            let _ = theirs.write_all(&part).await;
+            tokio::time::sleep(BREATH).await;
         }
         stays.then_some(theirs)
     });
-    let mut request = RequestHeader::build(Method::POST, b"/fn/a", None).expect("a request");
+    let mut request = RequestHeader::build(method, b"/fn/a", None).expect("a request");
     request.insert_header(header::CONTENT_LENGTH, 2).expect("a header");
     let link: Stream = Box::new(l4::stream::Stream::from(ours));
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -37,20 +40,86 @@ async fn exchange(answer: &[u8], stays: bool) -> Result<(Answer, Option<Stream>)
     outcome
 }
 
-fn garbled(outcome: Result<(Answer, Option<Stream>), Fault>) -> bool {
-    matches!(outcome, Err(Fault::Garbled(_)))
+/// An answer in two parts.
+async fn answered(answer: &[u8], stays: bool) -> Outcome {
+    let (first, second) = answer.split_at(answer.len() / 2);
+    exchange(Method::POST, &[first, second], stays).await
+}
+
+/// How an answer has to end.
+#[derive(Debug, PartialEq)]
+enum End {
+    /// It is delivered with this body, and the connection serves the next request.
+    Good(&'static [u8]),
+    /// It is delivered with this body, and the connection is given up.
+    Last(&'static [u8]),
+    Garbled,
+    TooLarge,
+    Closed,
+    TimedOut,
+}
+
+fn end(outcome: &Outcome) -> End {
+    match outcome {
+        Ok((answer, Some(_))) => End::Good(answer.body.to_vec().leak()),
+        Ok((answer, None)) => End::Last(answer.body.to_vec().leak()),
+        Err(Fault::Garbled(_)) => End::Garbled,
+        Err(Fault::TooLarge) => End::TooLarge,
+        Err(Fault::Closed) => End::Closed,
+        Err(Fault::TimedOut) => End::TimedOut,
+    }
+}
+
+/// Every case whole, in halves, and byte by byte; the peer stays, so that only what was sent can
+/// end the exchange.
+async fn check(method: Method, cases: &[(&str, &[u8], End)]) {
+    let mut wrong = Vec::new();
+    for (name, answer, expected) in cases {
+        let halves = answer.split_at(answer.len() / 2);
+        let bytes: Vec<_> = answer.chunks(1).collect();
+        let all: [&[&[u8]]; 3] = [&[answer], &[halves.0, halves.1], &bytes];
+        for (parts, how) in all.into_iter().zip(["whole", "in halves", "in bytes"]) {
+            // Byte by byte is the slow way to send a long answer.
+            if parts.len() > 2000 {
+                continue;
+            }
+            let seen = end(&exchange(method.clone(), parts, true).await);
+            // What follows an answer later is found later.
+            let late = match (expected, &seen) {
+                (End::Last(body), End::Good(seen)) => how != "whole" && body == seen,
+                _ => false,
+            };
+            if seen != *expected && !late {
+                wrong.push(format!("{name} ({how}): {seen:?} instead of {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_good_answer_passes_without_what_is_not_for_the_public() {
     let answer = b"HTTP/1.1 201 Created\r\nX-A: 1\r\nx-a: 2\r\nX-Grid-Outcome: ok\r\n\
-        Keep-Alive: timeout=5\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello";
-    let (answer, link) = exchange(answer, true).await.expect("an answer");
+        x-grid-request-id: forged\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nTE: trailers\r\n\
+        Trailer: x\r\nProxy-Status: x\r\nProxy-Authenticate: Basic\r\nDate: never\r\n\
+        Connection: keep-alive\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Empty:\r\n\
+        X-Latin:  \xe4\t\xf6 \r\nContent-Length: 5\r\n\r\nhello";
+    let (answer, link) = answered(answer, true).await.expect("an answer");
     assert_eq!(answer.status, 201);
     assert_eq!(answer.body.as_ref(), b"hello");
     assert!(!answer.failed);
     let headers: Vec<_> = answer.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
-    assert_eq!(headers, [("x-a", &b"1"[..]), ("x-a", b"2")]);
+    assert_eq!(
+        headers,
+        [
+            ("x-a", &b"1"[..]),
+            ("x-a", b"2"),
+            ("set-cookie", b"a=1"),
+            ("set-cookie", b"b=2"),
+            ("x-empty", b""),
+            ("x-latin", b"\xe4\t\xf6"),
+        ]
+    );
     assert!(link.is_some(), "the connection serves the next request");
 }
 
@@ -61,63 +130,243 @@ async fn a_runners_own_failure_is_told_apart() {
     let answer = format!(
         "HTTP/1.1 502 Bad Gateway\r\nx-grid-outcome: error\r\nContent-Length: {length}\r\n\r\n{body}"
     );
-    let (answer, _) = exchange(answer.as_bytes(), true).await.expect("an answer");
+    let (answer, _) = answered(answer.as_bytes(), true).await.expect("an answer");
     assert!(answer.failed);
     assert_eq!(failure(&answer.body), ("handler_error".to_owned(), "oh dear".to_owned()));
     assert_eq!(failure(b"nonsense"), (String::new(), String::new()));
+    let long = format!(r#"{{"message":"{}"}}"#, "\u{e4}".repeat(limits::MESSAGE_CHARS + 1));
+    assert_eq!(failure(long.as_bytes()).1.chars().count(), limits::MESSAGE_CHARS);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_an_answer_is_refused() {
-    for answer in [
-        &b"garbage\r\n\r\n"[..],
-        b"SSH-2.0-x\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-        b"HTTP/1.1 99 Low\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 600 High\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nBad Name: 1\r\nContent-Length: 0\r\n\r\n",
-    ] {
-        let outcome = exchange(answer, false).await;
-        assert!(outcome.is_err(), "{}", String::from_utf8_lossy(answer));
-    }
     let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
-    let answer = format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n");
-    assert!(garbled(exchange(answer.as_bytes(), true).await));
+    let many = format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n");
     let long = "a".repeat(limits::RESPONSE_HEADER_BYTES);
-    let answer = format!("HTTP/1.1 200 OK\r\nx: {long}\r\nContent-Length: 0\r\n\r\n");
-    assert!(garbled(exchange(answer.as_bytes(), true).await));
+    let value = format!("HTTP/1.1 200 OK\r\nx: {long}\r\nContent-Length: 0\r\n\r\n");
+    let name = format!("HTTP/1.1 200 OK\r\n{long}: x\r\nContent-Length: 0\r\n\r\n");
+    let reason = format!("HTTP/1.1 200 {long}\r\nContent-Length: 0\r\n\r\n");
+    let endless = format!("HTTP/1.1 200 OK\r\nx: {long}");
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+    check(
+        Method::POST,
+        &[
+            ("garbage", b"garbage\r\n\r\n", End::Garbled),
+            ("zeros", &[0; 100], End::Garbled),
+            ("another protocol", b"SSH-2.0-x\r\n", End::Garbled),
+            ("HTTP/0.9", b"<html>ok</html>", End::Garbled),
+            ("HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", End::Garbled),
+            ("HTTP/1.2", b"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok", End::Garbled),
+            ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", End::Garbled),
+            ("lower case", b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", End::Garbled),
+            ("a request", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", End::Garbled),
+            (
+                "an empty line first",
+                b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                End::Garbled,
+            ),
+            ("no status", b"HTTP/1.1 \r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("a short status", b"HTTP/1.1 99 Low\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("status 000", b"HTTP/1.1 000 Low\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("status 099", b"HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("status 600", b"HTTP/1.1 600 High\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("status 999", b"HTTP/1.1 999 High\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("status 2000", b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            ("status +20", b"HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n", End::Garbled),
+            (
+                "a NUL in the reason",
+                b"HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
+                End::Garbled,
+            ),
+            ("a long reason", reason.as_bytes(), End::Garbled),
+            ("interim", b"HTTP/1.1 100 Continue\r\n\r\n", End::Garbled),
+            ("an interim flood", interim.as_bytes(), End::Garbled),
+            ("early hints", b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", End::Garbled),
+            (
+                "an upgrade",
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+                End::Garbled,
+            ),
+            ("many headers", many.as_bytes(), End::Garbled),
+            ("a long value", value.as_bytes(), End::Garbled),
+            ("a long name", name.as_bytes(), End::Garbled),
+            ("endless headers", endless.as_bytes(), End::Garbled),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_has_a_limit_declared_or_not() {
+async fn a_header_that_http_does_not_allow_is_refused() {
+    let mut wrong = Vec::new();
+    for (name, line) in [
+        ("a space in a name", &b"Bad Name: 1\r\n"[..]),
+        ("a space after a name", b"Bad : 1\r\n"),
+        ("a tab after a name", b"Bad\t: 1\r\n"),
+        ("no name", b": 1\r\n"),
+        ("no colon", b"Bad\r\n"),
+        ("a NUL in a name", b"B\0d: 1\r\n"),
+        ("8 bits in a name", b"B\xe4d: 1\r\n"),
+        ("a control character in a name", b"B\x1bd: 1\r\n"),
+        ("a delimiter in a name", b"B(d): 1\r\n"),
+        ("a folded line", b"x: 1\r\n 2\r\n"),
+        ("a folded line with a colon", b"x: 1\r\n\ty: 2\r\n"),
+        ("a folded first line", b" x: 1\r\n"),
+        ("a NUL in a value", b"x: a\0b\r\n"),
+        ("an escape in a value", b"x: a\x1bb\r\n"),
+        ("DEL in a value", b"x: a\x7fb\r\n"),
+        ("a CR in a value", b"x: a\rset-cookie: b\r\n"),
+        ("a CR at the end of a value", b"x: a\r\r\n"),
+        ("a bare LF", b"x: a\nset-cookie: b\r\n"),
+        ("a bare LF at the end", b"x: a\n"),
+        ("an unknown connection option", b"Connection: x-a\r\nx-a: 1\r\n"),
+        ("an upgrade", b"Connection: upgrade\r\nUpgrade: x\r\n"),
+        ("chunked", b"Transfer-Encoding: chunked\r\n"),
+        ("identity", b"Transfer-Encoding: identity\r\n"),
+        ("no coding", b"Transfer-Encoding:\r\n"),
+    ] {
+        let mut answer = b"HTTP/1.1 200 OK\r\n".to_vec();
+        answer.extend_from_slice(line);
+        answer.extend_from_slice(b"Content-Length: 2\r\n\r\nok");
+        let seen = end(&answered(&answer, true).await);
+        if seen != End::Garbled {
+            wrong.push(format!("{name}: {seen:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_one_plain_length_says_where_an_answer_ends() {
+    let mut wrong = Vec::new();
+    for value in [
+        "",
+        "x",
+        "-1",
+        "+2",
+        "0x2",
+        "2 2",
+        "2, 2",
+        "2,2",
+        "2;a",
+        "2.0",
+        "\u{b2}",
+        "1e1",
+        "18446744073709551618",
+        "340282366920938463463374607431768211458",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\nok");
+        let seen = end(&answered(answer.as_bytes(), true).await);
+        // A number of that many digits is a number.
+        let large = value.len() > 15 && seen == End::TooLarge;
+        if seen != End::Garbled && !large {
+            wrong.push(format!("{value:?}: {seen:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    check(
+        Method::POST,
+        &[
+            ("none", b"HTTP/1.1 200 OK\r\n\r\nok", End::Garbled),
+            (
+                "two",
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok",
+                End::Garbled,
+            ),
+            (
+                "twice the same",
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+                End::Garbled,
+            ),
+            ("204 with a body", b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", End::Garbled),
+            ("304 with a body", b"HTTP/1.1 304 No\r\nContent-Length: 2\r\n\r\nok", End::Garbled),
+            ("204", b"HTTP/1.1 204 No Content\r\n\r\n", End::Good(b"")),
+            ("204 and a length", b"HTTP/1.1 204\r\nContent-Length: 0\r\n\r\n", End::Good(b"")),
+            ("zeros", b"HTTP/1.1 200 \r\nContent-Length: 0002\r\n\r\nok", End::Good(b"ok")),
+            (
+                "chunks",
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                End::Garbled,
+            ),
+            (
+                "broken chunks",
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                End::Garbled,
+            ),
+            ("a short body", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", End::TimedOut),
+            ("silence", b"", End::TimedOut),
+            ("half a head", b"HTTP/1.1 200 OK\r\nx", End::TimedOut),
+        ],
+    )
+    .await;
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n";
+    check(Method::HEAD, &[("to HEAD", head, End::Good(b""))]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_has_a_limit() {
     let body = "a".repeat(MOST);
     let fits = format!("HTTP/1.1 200 OK\r\nContent-Length: {MOST}\r\n\r\n{body}");
-    let (answer, _) = exchange(fits.as_bytes(), true).await.expect("an answer");
-    assert_eq!(answer.body.len(), MOST);
-    for answer in [
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}a", MOST + 1),
-        format!(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}a\r\n0\r\n\r\n",
-            MOST + 1
-        ),
-        format!("HTTP/1.1 200 OK\r\n\r\n{body}a"),
-    ] {
-        let outcome = exchange(answer.as_bytes(), false).await;
-        assert!(matches!(outcome, Err(Fault::TooLarge)), "{}", &answer[..40]);
+    let (answer, link) = answered(fits.as_bytes(), true).await.expect("an answer");
+    assert_eq!((answer.body.len(), link.is_some()), (MOST, true));
+    for length in ["1001", "99999999999", "999999999999999"] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        assert_eq!(end(&answered(answer.as_bytes(), true).await), End::TooLarge, "{length}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_in_doubt_is_not_used_again() {
-    for answer in [
-        &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n"[..],
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
-    ] {
-        let (answer, link) = exchange(answer, true).await.expect("an answer");
-        assert_eq!(answer.body.as_ref(), b"ok");
-        assert!(link.is_none());
+async fn what_follows_an_answer_is_nobodys_answer() {
+    check(
+        Method::POST,
+        &[
+            (
+                "a second answer",
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n",
+                End::Last(b"ok"),
+            ),
+            ("a byte", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!", End::Last(b"ok")),
+            ("a body of 204", b"HTTP/1.1 204 No\r\n\r\nno", End::Last(b"")),
+            (
+                "close",
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+                End::Last(b"ok"),
+            ),
+        ],
+    )
+    .await;
+    // Wherever the reads happen to end.
+    let surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    for padding in (0..20_000).step_by(97).chain(4000..4100) {
+        let padding = "p".repeat(padding);
+        let mut answer = format!("HTTP/1.1 200 OK\r\nx: {padding}\r\nContent-Length: 2\r\n\r\nok");
+        let length = answer.len();
+        answer.push_str(&String::from_utf8_lossy(surplus));
+        let seen = end(&exchange(Method::POST, &[answer.as_bytes()], true).await);
+        assert_eq!(seen, End::Last(b"ok"), "an answer of {length} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_the_request_is_not_its_answer() {
+    let early = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
+    for (bytes, hangs_up) in [(&early[..], false), (b"\r\n", false), (b"", true), (early, true)] {
+        let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        let link: Stream = Box::new(l4::stream::Stream::from(ours));
+        theirs.write_all(bytes).await.expect("sent");
+        if hangs_up {
+            theirs.shutdown().await.expect("half closed");
+        }
+        tokio::time::sleep(BREATH).await;
+        let request = RequestHeader::build(Method::GET, b"/fn/a", None).expect("a request");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let outcome = run(link, Box::new(request), Bytes::new(), MOST, deadline).await;
+        let expected = if bytes.is_empty() { End::Closed } else { End::Garbled };
+        assert_eq!(end(&outcome), expected);
+        let mut request = Vec::new();
+        // Bytes that nobody read make a reset of the end.
+        let _ = theirs.read_to_end(&mut request).await;
+        assert!(request.is_empty(), "nothing was sent");
     }
 }
 
@@ -126,13 +375,11 @@ async fn silence_ends_at_the_deadline_and_a_hangup_at_once() {
     for answer in
         [&b""[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"]
     {
-        assert!(matches!(exchange(answer, false).await, Err(Fault::Closed)));
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let request = RequestHeader::build(Method::GET, b"/fn/a", None).expect("a request");
-        let link: Stream = Box::new(l4::stream::Stream::from(ours));
-        let deadline = Instant::now() + Duration::from_secs(2);
-        let outcome = run(link, Box::new(request), Bytes::new(), MOST, deadline).await;
-        assert!(matches!(outcome, Err(Fault::TimedOut)));
-        drop(theirs);
+        assert_eq!(end(&answered(answer, false).await), End::Closed);
+        assert_eq!(end(&answered(answer, true).await), End::TimedOut);
     }
+    // A drip of a byte now and then prolongs nothing.
+    let drip: Vec<&[u8]> = vec![b"HTTP/1.1 200 OK\r\nx: "];
+    let drip: Vec<_> = drip.into_iter().chain(std::iter::repeat_n(&b"a"[..], 60_000)).collect();
+    assert_eq!(end(&exchange(Method::POST, &drip, true).await), End::TimedOut);
 }

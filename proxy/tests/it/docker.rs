@@ -1,8 +1,8 @@
 //! What Docker Engine itself says, through its command line: the tests' view behind Grid's back.
 
-use std::process::Command;
-
 use serde_json::Value;
+
+use crate::{lab::assert_inside, process::output_of};
 
 /// Runs `docker` and gives what it printed. A failure is part of the test's outcome.
 pub(crate) fn docker(args: &[&str]) -> String {
@@ -11,12 +11,8 @@ pub(crate) fn docker(args: &[&str]) -> String {
 
 /// As [`docker`], for calls that may find nothing.
 pub(crate) fn try_docker(args: &[&str]) -> Result<String, String> {
-    let output = Command::new("docker").args(args).output().map_err(|e| e.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-    }
+    assert_inside();
+    output_of("docker", args)
 }
 
 /// Full ids of a service's containers, `all`: also of those that have ended.

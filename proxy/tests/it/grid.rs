@@ -2,6 +2,7 @@
 //! made is removed when the test ends, and its log is shown when the test failed.
 
 use std::{
+    fs::File,
     net::SocketAddr,
     path::Path,
     process::{Child, Command},
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     docker,
     http::{Answer, Connection},
+    lab,
     process::{launch, short_dir},
 };
 
@@ -48,6 +50,8 @@ pub(crate) struct Grid {
     pub(crate) admin: SocketAddr,
     log: Arc<Mutex<String>>,
     services: Mutex<Vec<String>>,
+    /// Tests that do harm to the lab wait until nobody holds it.
+    _shared: Option<Arc<File>>,
 }
 
 impl Grid {
@@ -57,11 +61,13 @@ impl Grid {
 
     /// Starts with settings beyond the usual ones and waits for the ready line.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
+        let shared = lab::shared();
         let dir = short_dir();
         let log = Arc::default();
         let (process, public, admin) = launch(dir.path(), settings, &log);
         let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Self { settings, dir, process, public, admin, log, services: Mutex::default() }
+        let services = Mutex::default();
+        Self { settings, dir, process, public, admin, log, services, _shared: shared }
     }
 
     /// Starts again on the same data.

@@ -1,10 +1,12 @@
 //! End-to-end tests: the real binary, real Docker Engine, functions called through the public port.
+//! They run in the lab (`scripts/lab`), out of which no packet leads.
 
 mod access;
 mod bodies;
 mod concurrency;
 mod connections;
 mod deployments;
+mod distrust;
 mod docker;
 mod edge;
 mod engine;
@@ -15,8 +17,11 @@ mod hardening;
 mod hostile;
 mod http;
 mod input;
+mod internet;
+mod lab;
 mod load;
 mod logs;
+mod neighbours;
 mod process;
 mod relay;
 mod restart;

@@ -9,15 +9,30 @@ use std::{
     thread,
 };
 
-use crate::grid::{PATIENCE, TOKEN, wait_for};
+use crate::{
+    grid::{PATIENCE, TOKEN, wait_for},
+    lab::assert_inside,
+};
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
 }
 
+/// What a command printed, or what it complained of.
+pub(crate) fn output_of(program: &str, args: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(args).output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
 /// `grid serve` with nothing of the test's own environment that could change it.
+#[track_caller]
 pub(crate) fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+    assert_inside();
     let mut command = Command::new(env!("CARGO_BIN_EXE_grid"));
     command.arg("serve").env_clear().current_dir(data_dir);
     for name in ["PATH", "HOME", "DOCKER_HOST"] {

@@ -28,10 +28,8 @@ def handler(event, context):
     path = event["path"]
     if path == "/": return "good"
     if path == "/dial":
-        other = socket.socket(socket.AF_UNIX)
-        other.settimeout(5)
-        other.connect("/run/grid/edge.sock")
-        return {"received": other.recv(100).decode()}
+        try: socket.socket(socket.AF_UNIX).connect("/run/grid/edge.sock")
+        except ConnectionRefusedError: return "refused"
     if path == "/whole": send(b"HTTP/1.1 200 OK\r\nx-grid-outcome: ok\r\ncontent-length: 5\r\n\r\nwhole")
     if path == "/twice":
         answer = b"HTTP/1.1 200 OK\r\nx-grid-outcome: ok\r\ncontent-length: 5\r\n\r\ntwice"
@@ -58,11 +56,7 @@ fn nonsense_from_a_container_is_an_honest_502() {
     let first = docker::containers(&service.id, false).remove(0);
     let good = || assert_eq!(grid.get("wire", "").json(), "good");
     good();
-    assert_eq!(
-        grid.get("wire", "/dial").json(),
-        json!({"received": ""}),
-        "one connection is the lease"
-    );
+    assert_eq!(grid.get("wire", "/dial").json(), "refused", "one connection is the lease");
     good();
     assert_eq!(grid.get("wire", "/whole").text(), "whole", "it may well answer by itself");
     // Its process has ended then, which is no fault of the next request.

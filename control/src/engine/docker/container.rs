@@ -1,13 +1,14 @@
 //! Containers of Docker Engine: the hardened one in which a function runs, and what becomes of it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use bollard::{
     container::LogOutput,
     errors::Error as ClientError,
     models::{
-        ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, HealthConfig, HostConfig,
-        HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
+        ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
+        HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+        ResourcesUlimits,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
@@ -20,22 +21,39 @@ use jiff::Timestamp;
 
 use super::{Docker, call, call_unless_gone, of_instance};
 use crate::{
-    engine::{Container, ContainerSpec, Exit, OutputLine, label, labels},
+    engine::{Container, ContainerSpec, Exit, OutputLine, Sandbox, label, labels},
     error::{Error, Result},
     limits,
     name::{InstanceId, ReplicaId, ServiceId},
 };
 
 impl Docker {
-    pub(super) async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
+    pub(super) async fn start_container(&self, spec: &ContainerSpec) -> Result<Option<Ipv4Addr>> {
         let name = container_name(&spec.instance, &spec.replica);
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let create = self.client()?.create_container(Some(options), create_body(spec));
-        call_unless_gone("create container", &name, create)
+        self.create_and_start(&name, create_body(spec)).await?;
+        let Some(attachment) = &spec.sandbox.network else { return Ok(None) };
+        let inspect = self.client()?.inspect_container(&name, None::<InspectContainerOptions>);
+        // One that has ended meanwhile has no address, and needs none.
+        let found = call_unless_gone("inspect container", &name, inspect).await?;
+        let networks = found.and_then(|found| found.network_settings?.networks);
+        Ok(networks.as_ref().and_then(|networks| address(networks.get(&attachment.network)?)))
+    }
+
+    /// # Errors
+    /// `NotFound` of an `image` when that is missing.
+    pub(super) async fn create_and_start(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<()> {
+        let image = body.image.clone().unwrap_or_default();
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        let create = self.client()?.create_container(Some(options), body);
+        call_unless_gone("create container", name, create)
             .await?
-            .ok_or_else(|| Error::NotFound { what: "image", id: spec.image.clone() })?;
-        let start = self.client()?.start_container(&name, None::<StartContainerOptions>);
-        call("start container", &name, limits::ENGINE_CALL, start).await
+            .ok_or(Error::NotFound { what: "image", id: image })?;
+        let start = self.client()?.start_container(name, None::<StartContainerOptions>);
+        call("start container", name, limits::ENGINE_CALL, start).await
     }
 
     pub(super) async fn kill_container(
@@ -60,10 +78,13 @@ impl Docker {
         instance: &InstanceId,
         replica: &ReplicaId,
     ) -> Result<()> {
-        let name = container_name(instance, replica);
+        self.remove_by_name(&container_name(instance, replica)).await
+    }
+
+    pub(super) async fn remove_by_name(&self, name: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let removal = self.client()?.remove_container(&name, Some(options));
-        call_unless_gone("remove container", &name, removal).await.map(|_| ())
+        let removal = self.client()?.remove_container(name, Some(options));
+        call_unless_gone("remove container", name, removal).await.map(|_| ())
     }
 
     pub(super) async fn await_exit(
@@ -125,31 +146,40 @@ fn container_name(instance: &InstanceId, replica: &ReplicaId) -> String {
     format!("grid-{instance}-{replica}")
 }
 
-/// What the engine is asked for. Everything that untrusted code could use and a function does not
-/// need is taken away here. Our seccomp profile joins `security_opt`, and a guarded network takes
-/// the place of `network_disabled`, when they are there: until then a function has no network.
 fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
-    let memory = i64::from(spec.memory_mb) * 1024 * 1024;
+    let mut body = shut_in(&spec.sandbox);
+    let labels = labels(&spec.instance, spec.service, spec.deployment, Some(&spec.replica));
+    body.labels = Some(labels.into_iter().collect());
+    if let Some(host) = &mut body.host_config {
+        host.binds = Some(vec![format!("{}:/run/grid:ro", spec.run_dir.display())]);
+    }
+    body
+}
+
+/// What the engine is asked for. Everything that untrusted code could use and a function does not
+/// need is taken away here.
+pub(super) fn shut_in(sandbox: &Sandbox) -> ContainerCreateBody {
+    let memory = i64::from(sandbox.memory_mb) * 1024 * 1024;
     let limit = |name: &str, value: i64| ResourcesUlimits {
         name: Some(name.to_owned()),
         soft: Some(value),
         hard: Some(value),
     };
-    let host = HostConfig {
+    let mut host = HostConfig {
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned(), sandbox.seccomp.to_string()]),
         readonly_rootfs: Some(true),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), limits::TMPFS.to_owned())])),
         pids_limit: Some(limits::PIDS),
         memory: Some(memory),
         memory_swap: Some(memory), // memory and swap together: so no swap
-        cpu_shares: Some(i64::from(spec.cpu_shares)),
-        nano_cpus: Some(cpu_ceiling(spec.cpu_shares)),
+        cpu_shares: Some(i64::from(sandbox.cpu_shares)),
+        nano_cpus: Some(cpu_ceiling(sandbox.cpu_shares)),
         ulimits: Some(vec![limit("nofile", limits::OPEN_FILES), limit("core", 0)]),
         ipc_mode: Some("private".to_owned()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         init: Some(true),
-        binds: Some(vec![format!("{}:/run/grid:ro", spec.run_dir.display())]),
+        runtime: sandbox.oci_runtime.clone(),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([
@@ -159,18 +189,24 @@ fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
         }),
         ..HostConfig::default()
     };
-    let labels = labels(&spec.instance, spec.service, spec.deployment, Some(&spec.replica));
+    if let Some(attachment) = &sandbox.network {
+        host.network_mode = Some(attachment.network.clone());
+        host.dns = attachment.dns.map(|dns| vec![dns.to_string()]);
+        // The host's own search domains are nobody's business.
+        host.dns_search = Some(vec![".".to_owned()]);
+        host.dns_options = Some(vec!["timeout:2".to_owned(), "attempts:2".to_owned()]);
+    }
     ContainerCreateBody {
-        image: Some(spec.image.clone()),
-        env: Some(spec.env.clone()),
+        image: Some(sandbox.image.clone()),
+        env: Some(sandbox.env.clone()),
         user: Some("1000:1000".to_owned()),
-        network_disabled: Some(true),
+        // Not even the engine's own `none` network: that would cost a namespace's set-up by it.
+        network_disabled: Some(sandbox.network.is_none()),
         // Grid asks over the call-home connection, at no process start per check.
         healthcheck: Some(HealthConfig {
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
         }),
-        labels: Some(labels.into_iter().collect()),
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }
@@ -191,7 +227,16 @@ fn ours(container: &ContainerSummary) -> Option<Container> {
         deployment: labels.get(label::DEPLOYMENT)?.parse().ok()?,
         replica: labels.get(label::REPLICA)?.parse().ok()?,
         running: container.state == Some(ContainerSummaryStateEnum::RUNNING),
+        address: container
+            .network_settings
+            .as_ref()
+            .and_then(|settings| settings.networks.as_ref()?.values().find_map(address)),
     })
+}
+
+/// The IPv4 address of a container in a network.
+fn address(endpoint: &EndpointSettings) -> Option<Ipv4Addr> {
+    endpoint.ip_address.as_ref()?.parse().ok()
 }
 
 /// The engine writes `<time> <text>` for each line.

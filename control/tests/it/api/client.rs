@@ -48,6 +48,8 @@ impl Grid {
             logs: Arc::new(Logs::new(engine, store.instance_id().clone(), dir.path().join("logs"))),
             health: health.clone(),
             runtimes: vec!["node18".to_owned(), "python3.9".to_owned()],
+            oci_runtimes: vec!["runsc".to_owned()],
+            denied: Arc::default(),
             auth: Authenticator::new(Token::parse(TOKEN).expect("long enough")),
             limits: ApiLimits::default(),
             public_url: PublicUrl::http(8080),

@@ -42,6 +42,8 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
         "url": "http://hello.example.com:8080/fn/hello",
         "memory_mb": 128,
         "cpu_shares": 1024,
+        "egress": "public",
+        "oci_runtime": "default",
         "min_replicas": 0,
         "max_replicas": 4,
         "status": "deploying",
@@ -50,6 +52,7 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
         "latest_deployment": deployment["id"],
         "latest_deployment_phase": "queued",
         "replicas": [],
+        "egress_denied": {"count": 0, "targets": []},
         "created_at": at,
         "updated_at": at,
         "deployment": {
@@ -63,6 +66,8 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
             "event_format": "grid",
             "memory_mb": 128,
             "cpu_shares": 1024,
+            "egress": "public",
+            "oci_runtime": "default",
             "created_at": at,
         },
     });

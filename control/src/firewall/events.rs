@@ -1,0 +1,66 @@
+//! Tells when somebody changes packet filter rules, links or routes of this machine. What changed
+//! is not read: every message means "look again".
+
+use std::{io, time::Duration};
+
+use netlink_sys::{
+    AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
+
+/// Group 7 of netfilter: changes of nftables, and quotas that are used up.
+const NFTABLES: u32 = 1 << 6;
+/// Groups 1, 7 and 8 of routing: links, IPv4 routes, IPv4 rules.
+const LINKS_AND_ROUTES: u32 = 1 | 1 << 6 | 1 << 7;
+/// A message may be longer; its rest is dropped.
+const BUFFER: usize = 8 * 1024;
+
+/// What changed, roughly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Packet filter rules; or the first denial since denials were read.
+    Rules,
+    /// Links, routes or routing rules.
+    Links,
+}
+
+/// A subscription to both.
+pub(super) struct Events {
+    filter: TokioSocket,
+    routing: TokioSocket,
+}
+
+impl Events {
+    pub(super) fn subscribe() -> io::Result<Self> {
+        Ok(Self {
+            filter: subscribe(NETLINK_NETFILTER, NFTABLES)?,
+            routing: subscribe(NETLINK_ROUTE, LINKS_AND_ROUTES)?,
+        })
+    }
+
+    /// Waits for the next change, and takes all of its kind that have come by then: one look is
+    /// enough for all of them.
+    pub(super) async fn next(&mut self) -> Change {
+        let change = tokio::select! {
+            () = message(&mut self.filter) => Change::Rules,
+            () = message(&mut self.routing) => Change::Links,
+        };
+        let socket = match change {
+            Change::Rules => &mut self.filter,
+            Change::Links => &mut self.routing,
+        };
+        while tokio::time::timeout(Duration::ZERO, message(socket)).await.is_ok() {}
+        change
+    }
+}
+
+/// The next message. An error is one of too many at once: then something has changed as well.
+async fn message(socket: &mut TokioSocket) {
+    let _ = socket.recv(&mut Vec::with_capacity(BUFFER)).await;
+}
+
+fn subscribe(protocol: isize, groups: u32) -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(protocol)?;
+    socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+    Ok(socket)
+}
