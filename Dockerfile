@@ -2,7 +2,7 @@
 # that is as good as root on the host, which is why no other user is set up here.
 #
 #   docker build -t grid .
-#   docker run -d --name grid --restart unless-stopped --network host \
+#   docker run -d --name grid --restart unless-stopped --network host --cap-add NET_ADMIN \
 #     -v /var/run/docker.sock:/var/run/docker.sock \
 #     -v /var/lib/grid:/var/lib/grid \
 #     grid
@@ -12,6 +12,7 @@
 #
 #     -v /srv/grid:/srv/grid -e GRID_DATA_DIR=/srv/grid
 #
+# NET_ADMIN is for the firewall of the functions, which belongs to the host's network (docs/security.md).
 # With --network host the admin API stays on the host's loopback. Its token: /var/lib/grid/token.
 # Where another registry holds the base images: --build-arg BUILD_IMAGE=… --build-arg RUNTIME_IMAGE=…
 ARG BUILD_IMAGE=rust:1-bookworm
@@ -27,6 +28,9 @@ RUN cargo build --locked --profile "${PROFILE}" --bin grid \
  && install -s "target/${PROFILE}/grid" /grid
 
 FROM ${RUNTIME_IMAGE}
+RUN command -v nft >/dev/null && command -v ip >/dev/null \
+ || { apt-get update && apt-get install -y --no-install-recommends iproute2 nftables \
+ && rm -rf /var/lib/apt/lists/*; }
 COPY --from=build /grid /usr/local/bin/grid
 COPY LICENSE /usr/share/doc/grid/LICENSE
 COPY runners /usr/share/grid/runners

@@ -17,7 +17,7 @@ setting() {
     local value=${!1-} file=config/grid.toml key=${1#GRID_}
     if [ -z "$value" ] && [ -f .env ]; then value=$(assigned "$1" .env); fi
     if [ "$1" != GRID_CONFIG ]; then file=$(setting GRID_CONFIG config/grid.toml); fi
-    if [ -z "$value" ] && [ -f "$file" ]; then value=$(assigned "${key,,}" "$file"); fi
+    if [ -z "$value" ] && [ -f "$file" ]; then key=${key,,} value=$(assigned "${key//_/[._]}" "$file"); fi
     printf '%s' "${value:-$2}"
 }
 

@@ -40,6 +40,7 @@ use crate::{
     limits,
     resolver::{Refusal, Resolver},
     scaler::sandbox,
+    tool::explain,
 };
 
 /// How the egress policy is enforced.
@@ -210,7 +211,7 @@ impl Keeper {
         let policy = EgressPolicy::fixed();
         // Before anything is put in place, so that nothing is taken away unseen.
         let events = Events::subscribe()
-            .map_err(|e| Error::Firewall(format!("changes of rules cannot be watched: {e}")))?;
+            .map_err(|e| Error::Firewall(explain(&format!("watch the rules: {e}"))))?;
         latch::install(network, policy).await?;
         let kept = Kept::install(network, policy).await?;
         self.counts.clear();

@@ -79,7 +79,7 @@ impl Tool {
 }
 
 /// The first lines of what went wrong, with what to do about a missing right.
-fn explain(text: &str) -> String {
+pub(crate) fn explain(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let said = lines.iter().take(2).copied().collect::<Vec<_>>().join(" ");
     let said = if said.is_empty() { "failed without a word".to_owned() } else { said };

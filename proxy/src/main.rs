@@ -9,6 +9,7 @@ mod gateway;
 mod home;
 mod listen;
 mod pool;
+mod privilege;
 mod respond;
 mod route;
 mod serve;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Before there are threads: rights belong to each of them.
+    privilege::pass_on();
     let outcome = match command {
         Command::Show(text) => {
             print!("{text}");
@@ -53,5 +56,12 @@ fn main() -> ExitCode {
 /// `grid doctor`: a line for each finding.
 fn examine(config: &Config) -> Result<bool, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(doctor::examine(config, |finding| println!("{finding}")))
+    let all_hold = runtime.block_on(doctor::examine(config, |finding| println!("{finding}")))?;
+    let verdict = if all_hold {
+        "Every promise of docs/security.md holds."
+    } else {
+        "Functions are not contained on this machine as docs/security.md promises."
+    };
+    println!("{verdict}");
+    Ok(all_hold)
 }

@@ -27,15 +27,15 @@ pub(crate) fn assert_inside() {
 }
 
 fn inside() -> Result<(), String> {
-    if env::var("GRID_LAB").as_deref() != Ok("1") {
-        return Err("GRID_LAB is not set".to_owned());
+    if env::var("GRID_TEST_LAB").as_deref() != Ok("1") {
+        return Err("GRID_TEST_LAB is not set".to_owned());
     }
     let identity = |path: &str| {
         let found = fs::metadata(path).map_err(|error| format!("{path}: {error}"))?;
         Ok::<_, String>((found.dev(), found.ino()))
     };
     if identity("/proc/self/ns/net")? != identity(NETWORK)? {
-        return Err("GRID_LAB is set, but this is another network".to_owned());
+        return Err("GRID_TEST_LAB is set, but this is another network".to_owned());
     }
     // Not /sys/class/net, which may be that of another network.
     let table = fs::read_to_string("/proc/net/dev").map_err(|error| error.to_string())?;
