@@ -283,8 +283,16 @@ impl Keeper {
 
     /// Whether everything that a change may concern is still there.
     async fn look(&self, standing: &Standing, change: Change) -> Result<()> {
-        if change == Change::Links {
-            return latch::check(&standing.network, EgressPolicy::fixed()).await;
+        match change {
+            Change::Links if latch::isolate_ports(&standing.network).await? => return Ok(()),
+            Change::Links => {
+                let bridge = &standing.network.bridge;
+                return Err(Error::Firewall(format!("somebody took the bridge {bridge} down")));
+            }
+            Change::Routes => {
+                return latch::check(&standing.network, EgressPolicy::fixed()).await;
+            }
+            Change::Rules => {}
         }
         standing.kept.check().await?;
         match &self.held {

@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import deploying
+import guard
 import machine
 import memory
 import report
@@ -47,6 +48,8 @@ def main() -> int:
         stack.callback(ignore_signals)
         binary = options.target / ("debug" if options.profile == "dev" else options.profile) / "grid"
         usage = machine.Usage()
+        progress("What the guard costs")
+        results["guard"] = guard.measure(engine, ROOT)
         with Grid(binary, ROOT, scratch, engine, {}) as grid:
             progress("Memory of idle functions")
             results["memory"] = memory.measure(grid, engine, counts, about)

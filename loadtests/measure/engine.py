@@ -41,6 +41,7 @@ class Engine:
         self.scratch = scratch
         self.run = secrets.token_hex(6)
         self.own = {f"{LABEL}={self.run}"}  # labels of what this run made, with Grid or without
+        self.instances = set()  # ids of the Grids of this run
 
     def call(self, method: str, path: str, body: object = None, kind: str = "application/json", **query: object):
         """The decoded answer; for a build, its output."""
@@ -85,6 +86,11 @@ class Engine:
         filters = {"label": [f"grid.service={service}"]}
         return self.call("GET", "/containers/json", all="1", filters=filters)
 
+    def note_instance(self, service: str) -> None:
+        """Remembers which Grid a service's containers are of: its network has to go in the end."""
+        for container in self.containers(service):
+            self.instances.add(container["Labels"]["grid.instance"])
+
     def images(self, service: str) -> list:
         filters = {"label": [f"grid.service={service}"]}
         return self.call("GET", "/images/json", filters=filters)
@@ -104,6 +110,9 @@ class Engine:
         stats = self.call("GET", f"/containers/{container}/stats", stream="false", **{"one-shot": "true"})
         use, detail = stats["memory_stats"]["usage"], stats["memory_stats"]["stats"]
         return (use - detail.get("total_inactive_file", detail.get("inactive_file", 0))) / 2**20
+
+    def has_image(self, name: str) -> bool:
+        return bool(self.call("GET", "/images/json", filters={"reference": [name]}))
 
     def runner_layer(self, image: str) -> str:
         """The runner layer that a function's image was built on."""
@@ -208,6 +217,22 @@ class Engine:
             for image in self.call("GET", "/images/json", filters=filters):
                 with contextlib.suppress(RuntimeError):
                     self.remove_image(image["Id"])  # a build that was broken off has no tag
+        for instance in self.instances:
+            remove_network(self, instance)
+
+
+def remove_network(engine: Engine, instance: str) -> None:
+    """What a Grid leaves for its containers: network, rules and routes (docs/security.md)."""
+    with contextlib.suppress(RuntimeError):
+        engine.call("DELETE", f"/networks/grid-{instance}")
+    bridge = f"grid-{instance[:10]}"
+    for command in (
+        ["nft", "delete", "table", "inet", bridge.replace("-", "_")],
+        ["nft", "delete", "table", "bridge", bridge.replace("-", "_")],
+        ["ip", "rule", "del", "iif", bridge],
+        ["ip", "-6", "rule", "del", "iif", bridge],
+    ):
+        subprocess.run(command, capture_output=True, timeout=WITHIN, check=False)
 
 
 def since(began: float) -> float:

@@ -108,7 +108,7 @@ class Grid:
             raise RuntimeError(f"grid: {method} {path}: {status} {text.decode(errors='replace')}")
         return json.loads(text) if text else None
 
-    def create(self, name: str, runtime: str, code: str, least: int, most: int = 1) -> str:
+    def create(self, name: str, runtime: str, code: str, least: int, most: int = 1, egress: str = "public") -> str:
         """The id of a service that is live and has its one replica."""
         record = self.api(
             "POST",
@@ -120,11 +120,13 @@ class Grid:
                 "function_code": code,
                 "min_replicas": least,
                 "max_replicas": most,
+                "egress": egress,
             },
         )
         self.engine.own.add(f"grid.service={record['id']}")
         self._note(record)
         self.wait_settled(record["id"])
+        self.engine.note_instance(record["id"])
         return record["id"]
 
     def change(self, service: str, code: str) -> dict:

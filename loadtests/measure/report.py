@@ -13,6 +13,7 @@ def render(results: dict) -> str:
         deploying(results["deploying"]),
         throughput(results["throughput"]),
         memory(results["memory"]),
+        guard(results["guard"]),
     ]
     return "\n".join(parts)
 
@@ -45,6 +46,7 @@ def waking(samples: dict) -> str:
         ("grid", "answered", "**Grid, request to answer**"),
         ("grid", "wake", "of which waiting for a replica"),
         ("grid", "exec", "of which in the replica"),
+        ("grid_none", "answered", '**Grid, with `egress: "none"`**'),
         ("engine", "answered", "**engine alone, same options, to an answer**"),
         ("engine", "created", "create returned"),
         ("engine", "started", "create and start returned"),
@@ -58,13 +60,15 @@ def waking(samples: dict) -> str:
         "`Server-Timing`. *Engine alone*: the same image with the same options created and started through the "
         "engine's API, taken home and asked `/ready` and one request as Grid asks them, by the benchmark; times count "
         "from the beginning. *`docker run`*: the command line, detached and with a published port; when it has "
-        "returned the function is asked every 2 ms until it answers. The three take turns. Milliseconds.\n"
+        "returned the function is asked every 2 ms until it answers. All take turns. Milliseconds.\n"
     )
     for runtime in RUNTIMES:
         own = samples[runtime.name]
         lines.append(f"### {runtime.name}, {len(own['grid'])} samples each\n")
         lines.append(spread([(label, column(own[way], key)) for way, key, label in ways]))
         grid, engine, run = (median(column(own[way], "answered")) for way in ("grid", "engine", "docker_run"))
+        none = median(column(own["grid_none"], "answered"))
+        lines.append(f"Medians: without a network Grid takes {none / grid:.2f} × of the time with one.\n")
         lines.append(f"Medians: Grid is {grid / engine:.2f} × the engine alone and {grid / run:.2f} × `docker run`.\n")
     return "\n".join(lines)
 
@@ -162,6 +166,18 @@ def memory(samples: dict) -> str:
         + "\n"
         + table(["one idle function", *names], rows)
     )
+
+
+def guard(samples: dict) -> str:
+    parts = [
+        "## What the guard costs\n\nEach runtime's own comparison of connections that are allowed, with and without the "
+        "guard, in turns, in a container without a network, where the kernel refuses them at once "
+        "(`runners/node/test/guard.bench.cjs`, `runners/python/test/guard_bench.py`). Medians; the aim is less than "
+        "0.1 ms more for a request. `until` and `loading` are of the runner's start.\n"
+    ]
+    for name, lines in samples.items():
+        parts.append(f"### {name}\n\n```\n" + "\n".join(lines) + "\n```\n")
+    return "\n".join(parts)
 
 
 def column(samples: list, key: str) -> list:

@@ -9,20 +9,23 @@ from grid import Grid
 
 
 def measure(grid: Grid, engine: Engine, counts: dict) -> dict:
-    samples = {runtime.name: {"grid": [], "engine": [], "docker_run": []} for runtime in RUNTIMES}
+    samples = {runtime.name: {"grid": [], "grid_none": [], "engine": [], "docker_run": []} for runtime in RUNTIMES}
     services, tasks = [], []
     for runtime in RUNTIMES:
         name = f"wake-{slug(runtime)}"
         service = grid.create(name, runtime.name, runtime.code("awake"), least=0)
+        alone = f"{name}-none"
+        without = grid.create(alone, runtime.name, runtime.code("awake"), least=0, egress="none")
         like = engine.inspect(service)
         image = like["Config"]["Image"]
         own = samples[runtime.name]
         tasks += [
             (own["grid"], partial(wake, grid, service, name)),
+            (own["grid_none"], partial(wake, grid, without, alone)),
             (own["engine"], partial(engine.start, image, like)),
             (own["docker_run"], partial(engine.docker_run, image)),
         ]
-        services.append(service)
+        services += [service, without]
     for service in services:
         grid.wait_asleep(service)
     for _, (kept, take) in turns(counts["wakes"], tasks):

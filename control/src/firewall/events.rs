@@ -10,8 +10,10 @@ use netlink_sys::{
 
 /// Group 7 of netfilter: changes of nftables, and quotas that are used up.
 const NFTABLES: u32 = 1 << 6;
-/// Groups 1, 7 and 8 of routing: links, IPv4 routes, IPv4 rules.
-const LINKS_AND_ROUTES: u32 = 1 | 1 << 6 | 1 << 7;
+/// Group 1 of routing: links.
+const LINKS: u32 = 1;
+/// Groups 7 and 8 of routing: IPv4 routes and rules.
+const ROUTES: u32 = 1 << 6 | 1 << 7;
 /// A message may be longer; its rest is dropped.
 const BUFFER: usize = 8 * 1024;
 
@@ -20,21 +22,25 @@ const BUFFER: usize = 8 * 1024;
 pub(super) enum Change {
     /// Packet filter rules; or the first denial since denials were read.
     Rules,
-    /// Links, routes or routing rules.
+    /// Links: also when a container starts or ends, so what follows from it has to be cheap.
     Links,
+    /// Routes or routing rules.
+    Routes,
 }
 
-/// A subscription to both.
+/// A subscription to all of them.
 pub(super) struct Events {
     filter: TokioSocket,
-    routing: TokioSocket,
+    links: TokioSocket,
+    routes: TokioSocket,
 }
 
 impl Events {
     pub(super) fn subscribe() -> io::Result<Self> {
         Ok(Self {
             filter: subscribe(NETLINK_NETFILTER, NFTABLES)?,
-            routing: subscribe(NETLINK_ROUTE, LINKS_AND_ROUTES)?,
+            links: subscribe(NETLINK_ROUTE, LINKS)?,
+            routes: subscribe(NETLINK_ROUTE, ROUTES)?,
         })
     }
 
@@ -43,11 +49,13 @@ impl Events {
     pub(super) async fn next(&mut self) -> Change {
         let change = tokio::select! {
             () = message(&mut self.filter) => Change::Rules,
-            () = message(&mut self.routing) => Change::Links,
+            () = message(&mut self.links) => Change::Links,
+            () = message(&mut self.routes) => Change::Routes,
         };
         let socket = match change {
             Change::Rules => &mut self.filter,
-            Change::Links => &mut self.routing,
+            Change::Links => &mut self.links,
+            Change::Routes => &mut self.routes,
         };
         while tokio::time::timeout(Duration::ZERO, message(socket)).await.is_ok() {}
         change

@@ -27,12 +27,11 @@ pub(super) async fn install(network: &Network, policy: &EgressPolicy) -> Result<
     if ipv6_is_on() && !has_v6_rule(network).await? {
         v6_rule(network, "add").await?;
     }
-    isolate_ports(network).await
+    isolate_ports(network).await.map(|_| ())
 }
 
-/// Whether everything is in place; ports that are new are isolated on the way.
+/// Whether routes and rules are in place.
 pub(super) async fn check(network: &Network, policy: &EgressPolicy) -> Result<()> {
-    isolate_ports(network).await?;
     let table = table(network).await?;
     if !rules(network).await?.iter().any(|rule| leads_to(rule, table)) {
         return Err(IP.error(format!("the rule for {} is gone", network.bridge)));
@@ -80,10 +79,13 @@ pub(super) async fn remove(network: &Network) -> Result<()> {
     run_batch(&batch).await
 }
 
-/// Isolated ports of a bridge reach only ports that are not: so containers reach the host alone.
-async fn isolate_ports(network: &Network) -> Result<()> {
-    let ports = json(&["-d", "link", "show", "master", &network.bridge]).await?;
-    for port in list(&ports) {
+/// Isolates ports that are new. Isolated ports of a bridge reach only ports that are not: so
+/// containers reach the host alone. A port is there some tenths of a second before anything in its
+/// container runs. Tells whether the bridge is up.
+pub(super) async fn isolate_ports(network: &Network) -> Result<bool> {
+    let bridge = network.bridge.as_str();
+    let links = json(&["-d", "link", "show"]).await?;
+    for port in list(&links).iter().filter(|link| link["master"] == bridge) {
         let isolated = &port["linkinfo"]["info_slave_data"]["isolated"];
         if let (Some(name), Some(false)) = (port["ifname"].as_str(), isolated.as_bool()) {
             let set = ["link", "set", "dev", name, "type", "bridge_slave", "isolated", "on"];
@@ -95,7 +97,8 @@ async fn isolate_ports(network: &Network) -> Result<()> {
             }
         }
     }
-    Ok(())
+    let flags = list(&links).iter().find(|link| link["ifname"] == bridge).map(|l| &l["flags"]);
+    Ok(flags.is_some_and(|flags| list(flags).contains(&"UP".into())))
 }
 
 async fn exists(link: &str) -> bool {
