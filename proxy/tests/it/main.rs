@@ -29,4 +29,5 @@ mod results;
 mod scaling;
 mod seed;
 mod settings;
+mod tricks;
 mod wire;
