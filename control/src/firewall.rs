@@ -113,6 +113,7 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         refused,
         resolver: JoinSet::new(),
         counts: Counts::new(),
+        network: None,
         held: None,
         proved_at: None,
     };
@@ -148,6 +149,8 @@ struct Keeper {
     refused: mpsc::Receiver<Refusal>,
     /// The resolver's one task; ends with this.
     resolver: JoinSet<Result<()>>,
+    /// What the resolver and the held copy were made for.
+    network: Option<Network>,
     /// What was denied, as last read.
     counts: Counts,
     /// The copy of the rules that only this process can remove; none where `nft` cannot hold one.
@@ -190,7 +193,7 @@ impl Keeper {
 
     /// Puts everything in place and keeps it there. Returns what is missing when something is.
     async fn enforce(&mut self) -> Result<String> {
-        let network = self.context.engine.network(&self.context.instance).await?;
+        let network = self.network().await?;
         let mut standing = match self.set_up(&network).await {
             Ok(standing) => standing,
             Err(error) => {
@@ -205,6 +208,20 @@ impl Keeper {
             self.cut_off(&network).await;
         }
         Ok(lost)
+    }
+
+    /// The functions' network, which is made when it is not there. What was made for an earlier one
+    /// does not fit another: it has other addresses.
+    async fn network(&mut self) -> Result<Network> {
+        let network = self.context.engine.network(&self.context.instance).await?;
+        if self.network.as_ref() != Some(&network) {
+            tracing::debug!(network = %network.name, subnet = %network.subnet, "the functions' network");
+            self.held = None;
+            self.resolver.shutdown().await;
+            self.proved_at = None;
+            self.network = Some(network.clone());
+        }
+        Ok(network)
     }
 
     async fn set_up(&mut self, network: &Network) -> Result<Standing> {
@@ -303,7 +320,7 @@ impl Keeper {
 
     /// Works without a firewall, because somebody said so.
     async fn waive(&mut self) -> Result<String> {
-        let network = self.context.engine.network(&self.context.instance).await?;
+        let network = self.network().await?;
         tracing::warn!(
             "egress.enforcement is guard-only: hostile functions can reach this machine, its networks and each other"
         );

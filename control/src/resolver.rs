@@ -8,11 +8,15 @@
 //!            names (answered here) <── lookup <───────┘
 //!            cache (checked answers) <──┤
 //!            upstream (host's servers) <┘ ──> every address checked ──> answer or refusal
+//!            withheld (why was it refused?) ──> lookup
 //! ```
 //!
 //! Each answer is checked when it arrives and only checked ones are kept, so a name that changes
 //! its address between two questions gains nothing. Nothing in a packet decides where a question
 //! goes: it goes to the configured servers.
+//!
+//! A withheld name does not exist for programs. The guard in the function's process asks why, beneath
+//! [`WITHHELD`], and names the blocked address in its error.
 
 mod cache;
 mod clients;
@@ -22,6 +26,7 @@ mod lookup;
 mod names;
 mod upstream;
 mod wire;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +43,7 @@ use tokio::sync::mpsc;
 use self::{cache::Cache, clients::Clients, lookup::Outcome, upstream::Upstream, wire::Transport};
 pub use self::{
     listen::Listening,
-    names::{CANARY, CANARY_ADDRESS},
+    names::{CANARY, CANARY_ADDRESS, WITHHELD},
     upstream::upstreams_of,
 };
 use crate::{
@@ -105,11 +110,17 @@ impl Resolver {
             Err(answer) => return wire::encode(*answer?, transport.limit(None)),
         };
         let question = request.queries.first()?;
-        let answer = match self.look_up(&question.name, question.query_type).await {
+        let (name, kind) = (&question.name, question.query_type);
+        let outcome = match withheld::subject(name) {
+            // Not a refusal of its own: the question before it was one.
+            Some(subject) => Outcome::Found(self.tell(name, kind, &subject).await),
+            None => self.look_up(name, kind).await,
+        };
+        let answer = match outcome {
             Outcome::Found(found) => wire::answer(&request, found.code, found.records),
             Outcome::Failed => wire::answer(&request, ResponseCode::ServFail, Vec::new()),
             Outcome::Withheld(address) => {
-                let name = question.name.to_ascii();
+                let name = name.to_ascii();
                 let _ = self.refusals.try_send(Refusal { client, name, address });
                 wire::withheld(&request)
             }

@@ -5,7 +5,8 @@
 // address that is checked there is the text that the kernel gets: no name is resolved after it, so
 // redirects, proxies, custom `lookup` functions and changing DNS answers need no rule of their own.
 // Above it there are only conveniences, which user code may replace: `net` refuses a name as soon as
-// one of its addresses is denied, and `fetch` rejects with the guard's error itself.
+// one of its addresses is denied, also when Grid's resolver has withheld it, and `fetch` rejects with
+// the guard's error itself.
 //
 // Left to the kernel (the firewall of the functions' network), because no code in the same process
 // can stop it: child processes, native addons, the inspector, code that runs before the guard
@@ -18,6 +19,7 @@ const fs = require('fs');
 const net = require('net');
 const path = require('path');
 const { parsePolicy } = require('./guard-policy.cjs');
+const { whyNotFound } = require('./guard-withheld.cjs');
 const { watchWorkers } = require('./guard-worker.cjs');
 
 const {
@@ -162,9 +164,12 @@ function checkedLookup(lookup, nameOf) {
   return function checked(name, callback) {
     const egress = nameOf(this, { __proto__: null }) === 0;
     return apply(lookup, this, [name, (error, address, family) => {
-      const found = error || !egress ? null : denied(address);
-      const failure = found === null ? error : blocked(found, undefined, name === found ? undefined : name);
-      apply(callback, undefined, [failure, address, family]);
+      const answer = (found) => {
+        const failure = found === null ? error : blocked(found, undefined, name === found ? undefined : name);
+        apply(callback, undefined, [failure, address, family]);
+      };
+      if (error && egress) whyNotFound(name, error, deniedAmong, answer);
+      else answer(error || !egress ? null : denied(address));
     }]);
   };
 }
@@ -229,15 +234,20 @@ function guardResolver({ ChannelWrap }) {
 function lookupOf(options) {
   const own = options.lookup;
   return function lookup(host, wanted, callback) {
+    const refuse = (found) => apply(callback, undefined, [blocked(found, options.port, host)]);
     const answered = (error, answer, family) => {
       const found = error ? null : deniedAmong(answer);
-      if (found !== null) apply(callback, undefined, [blocked(found, options.port, host)]);
+      if (found !== null) refuse(found);
       else if (!error && isArray(answer) && !wanted.all && answer.length > 0) {
         apply(callback, undefined, [null, answer[0].address, answer[0].family]);
       } else apply(callback, undefined, [error, answer, family]);
     };
+    const explained = (error, answer, family) => {
+      if (!error) answered(error, answer, family);
+      else whyNotFound(host, error, deniedAmong, (found) => (found === null ? answered(error, answer, family) : refuse(found)));
+    };
     if (typeof own === 'function') apply(own, options, [host, wanted, answered]);
-    else require('dns').lookup(host, { __proto__: wanted, all: true }, answered);
+    else require('dns').lookup(host, { __proto__: wanted, all: true }, explained);
   };
 }
 

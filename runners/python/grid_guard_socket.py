@@ -1,12 +1,15 @@
 """The SSRF guard's part above `socket` and `asyncio`: resolves names once, checks every address of
-the answer, and hands down literals only, so that no second resolution can change them."""
+the answer, and hands down literals only, so that no second resolution can change them. When the
+resolver has withheld a name, the error is the guard's."""
 import _socket
 
 from grid_guard import is_literal
+from grid_guard_withheld import make_explain
 
 
 def patches(policy, blocked):
     """Patches by the name of the module that they are for."""
+    explain = make_explain(policy)
 
     def vetted(sock, address):
         """The address with a literal in place of a name."""
@@ -25,7 +28,11 @@ def patches(policy, blocked):
             policy.check(literal, name, port)
         if not zone and is_literal(name) or name in ("", "<broadcast>") or "\0" in name:
             return (name, *rest)  # the hook checks it, or the interpreter refuses it
-        answer = _socket.getaddrinfo(name, None, sock.family, _socket.SOCK_STREAM)
+        try:
+            answer = _socket.getaddrinfo(name, None, sock.family, _socket.SOCK_STREAM)
+        except _socket.gaierror as error:
+            explain(error, name, port)
+            raise
         policy.check_answer(answer, name, port)
         literal, _, *more = answer[0][4]
         return (literal, *rest, *more[len(rest) - 1:])
@@ -73,8 +80,13 @@ def patches(policy, blocked):
             host, port = address
             if is_literal(host):
                 return create_connection(address, *args, **options)
+            try:
+                answer = resolve(host, port)
+            except _socket.gaierror as error:
+                explain(error, host, port)
+                raise
             errors = []
-            for info in policy.check_answer(resolve(host, port), host, port):
+            for info in policy.check_answer(answer, host, port):
                 try:
                     return create_connection(info[4][:2], *args, **options)
                 except blocked:
@@ -90,6 +102,13 @@ def patches(policy, blocked):
                 errors.clear()  # or they would hold this frame, and it them
         return wrap(guarded, create_connection)
 
+    async def explained(loop, lookup, address):
+        try:
+            return await lookup
+        except _socket.gaierror as error:
+            await loop.run_in_executor(None, explain, error, *address[:2])
+            raise
+
     def patch_loop(module):
         """asyncio tries all addresses too, and joins several errors to one without a type."""
         from contextvars import ContextVar
@@ -99,11 +118,11 @@ def patches(policy, blocked):
                                     loop.create_datagram_endpoint)
 
         async def _ensure_resolved(self, address, **options):
-            answer = await ensure(self, address, **options)
             # Local addresses and those of servers come here as well, and are free.
-            if dialled.get() == tuple(address[:2]):
-                policy.check_answer(answer, *address[:2])
-            return answer
+            if dialled.get() != tuple(address[:2]):
+                return await ensure(self, address, **options)
+            answer = await explained(self, ensure(self, address, **options), address)
+            return policy.check_answer(answer, *address[:2])
 
         async def create_connection(self, protocol_factory, host=None, port=None, **options):
             token = dialled.set((host, port))
@@ -130,8 +149,8 @@ def patches(policy, blocked):
 
         async def sock_connect(self, sock, address):
             if isinstance(address, tuple) and len(address) > 1 and not is_literal(address[0]):
-                answer = await self.getaddrinfo(*address[:2], family=sock.family, type=sock.type,
-                                                proto=sock.proto)
+                answer = await explained(self, self.getaddrinfo(
+                    *address[:2], family=sock.family, type=sock.type, proto=sock.proto), address)
                 policy.check_answer(answer, *address[:2])
                 address = answer[0][4]
             return await original(self, sock, address)

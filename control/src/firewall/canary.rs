@@ -45,17 +45,20 @@ pub(crate) async fn sing(
         urls.push(url(resolver::CANARY.trim_end_matches('.'), BY_NAME));
         attempts.push((DENIED.to_string(), BY_NAME));
     }
-    probe.command = ["curl", "-sSv", "--noproxy", "*", "--connect-timeout", "3"]
-        .map(str::to_owned)
+    let bounds = ["--connect-timeout", "3", "--max-time", "4"];
+    probe.command = ["curl", "-sSv", "--noproxy", "*"]
         .into_iter()
+        .chain(bounds)
+        .map(str::to_owned)
         .chain(urls)
         .collect();
     probe.within = BOUND;
-    let said = engine.probe(&probe).await?;
+    let said = engine.probe(&probe).await;
 
     if let Ok(Ok((_, from))) = tokio::time::timeout(Duration::ZERO, trap.accept()).await {
         return Err(Error::Firewall(format!("a container reached this machine (from {from})")));
     }
+    let said = said?;
     for (host, port) in attempts {
         if !was_refused(&said, &host, port) {
             return Err(Error::Firewall(format!(

@@ -16,6 +16,9 @@ pub const CANARY: &str = "canary.grid.internal.";
 /// Its address: a documentation address that functions may not reach, so that no guard can take
 /// the check for a connection.
 pub const CANARY_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Beneath it, a name that is withheld has the address for which it is: `db.example.com` answers as
+/// `db.example.com.withheld.grid.internal`. The guards in the runners ask so.
+pub const WITHHELD: &str = "withheld.grid.internal.";
 
 /// Where the two families of addresses end.
 const WHOLE: [IpAddr; 2] =

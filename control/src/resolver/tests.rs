@@ -5,6 +5,7 @@ mod answers;
 mod bounds;
 mod packets;
 mod server;
+mod withheld;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{lab::assert_inside, process::output_of};
+use crate::{
+    lab::{assert_inside, rules_of},
+    process::output_of,
+};
 
 /// Runs `docker` and gives what it printed. A failure is part of the test's outcome.
 pub(crate) fn docker(args: &[&str]) -> String {
@@ -44,7 +47,7 @@ pub(crate) fn label(id: &str, name: &str) -> String {
 }
 
 /// JavaScript of an async `gate()` in a handler that waits until [`open_gate`] is called for its
-/// container. A function has no network, so a file is the sign.
+/// container. Nothing of the host can be reached from there, so a file is the sign.
 pub(crate) const GATE: &str = "const gate = async () => { console.log('at the gate'); \
     while (!require('fs').existsSync('/tmp/gate')) await new Promise((d) => setTimeout(d, 10)); };";
 
@@ -60,6 +63,31 @@ pub(crate) fn at_gate(service: &str) -> String {
         docker(&["logs", &container]).contains("at the gate")
     });
     container
+}
+
+/// The interface and the tables of a Grid's network: 15 bytes is what an interface's name may have.
+pub(crate) fn bridge_of(network: &str) -> &str {
+    network.get(..15).unwrap_or(network)
+}
+
+/// Removes a Grid's network with everything that came with it: containers, filter tables, routes.
+pub(crate) fn remove_network(network: &str) {
+    let bridge = bridge_of(network);
+    let filter = format!("network={network}");
+    let attached = try_docker(&["ps", "-a", "-q", "--filter", &filter]).unwrap_or_default();
+    for container in attached.lines() {
+        drop(try_docker(&["rm", "-f", "-v", container]));
+    }
+    drop(try_docker(&["network", "rm", network]));
+    for family in ["inet", "bridge"] {
+        drop(output_of("nft", &["delete", "table", family, &bridge.replace('-', "_")]));
+    }
+    for (family, table) in rules_of(bridge) {
+        drop(output_of("ip", &[family, "rule", "del", "iif", bridge, "pref", "1"]));
+        if let Some(table) = table {
+            drop(output_of("ip", &[family, "route", "flush", "table", &table]));
+        }
+    }
 }
 
 /// Removes everything that was made for a service.

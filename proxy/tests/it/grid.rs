@@ -17,7 +17,7 @@ use crate::{
     docker,
     http::{Answer, Connection},
     lab,
-    process::{launch, short_dir},
+    process::{launch, launch_unready, short_dir},
 };
 
 pub(crate) const TOKEN: &str = "a-token-for-the-end-to-end-tests";
@@ -41,6 +41,9 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, || holds().then_some(()));
 }
 
+/// Starts the process: data directory, settings, log; gives its public and its admin address.
+type Launch = fn(&Path, &[(&str, &str)], &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr);
+
 /// A running Grid.
 pub(crate) struct Grid {
     settings: Vec<(String, String)>,
@@ -61,10 +64,19 @@ impl Grid {
 
     /// Starts with settings beyond the usual ones and waits for the ready line.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
+        Self::launched(launch, settings)
+    }
+
+    /// As [`Grid::with`], but does not wait until it is ready, because something is amiss.
+    pub(crate) fn unready(settings: &[(&str, &str)]) -> Self {
+        Self::launched(launch_unready, settings)
+    }
+
+    fn launched(how: Launch, settings: &[(&str, &str)]) -> Self {
         let shared = lab::shared();
         let dir = short_dir();
         let log = Arc::default();
-        let (process, public, admin) = launch(dir.path(), settings, &log);
+        let (process, public, admin) = how(dir.path(), settings, &log);
         let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let services = Mutex::default();
         Self { settings, dir, process, public, admin, log, services, _shared: shared }
@@ -72,9 +84,18 @@ impl Grid {
 
     /// Starts again on the same data.
     pub(crate) fn restart(&mut self) {
+        self.relaunch(launch);
+    }
+
+    /// As [`Grid::restart`], but does not wait until it is ready, because something is amiss.
+    pub(crate) fn restart_unready(&mut self) {
+        self.relaunch(launch_unready);
+    }
+
+    fn relaunch(&mut self, how: Launch) {
         let settings: Vec<_> =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        (self.process, self.public, self.admin) = launch(self.dir.path(), &settings, &self.log);
+        (self.process, self.public, self.admin) = how(self.dir.path(), &settings, &self.log);
     }
 
     /// SIGKILL: no chance to clean up.
@@ -100,6 +121,13 @@ impl Grid {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("a lock").clone()
+    }
+
+    /// The network that its functions share, once it has one.
+    pub(crate) fn network(&self) -> Option<String> {
+        let log = self.log.lock().map(|log| log.clone()).unwrap_or_default();
+        let named = log.lines().find_map(|line| line.split_once(" network=")?.1.split(' ').next());
+        named.map(str::to_owned)
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -218,6 +246,9 @@ impl Drop for Grid {
         drop(self.process.wait());
         for service in self.services.lock().map(|ids| ids.clone()).unwrap_or_default() {
             docker::remove_all(&service);
+        }
+        if let Some(network) = self.network() {
+            docker::remove_network(&network);
         }
         if thread::panicking() {
             let log = self.log.lock().map(|log| log.clone()).unwrap_or_default();

@@ -59,16 +59,18 @@ def handler(event, context):
     }
 "##;
 
-fn check_outside(container: &str, service: &str, deployment: &str) {
+fn check_outside(container: &str, service: &str, deployment: &str, network: Option<&str>) {
     let seen = docker::inspect(container);
     let (host, config) = (&seen["HostConfig"], &seen["Config"]);
     assert_eq!(host["ReadonlyRootfs"], true);
     assert_eq!(host["CapDrop"], json!(["ALL"]));
     assert_eq!(host["CapAdd"], Value::Null);
     assert_eq!(host["Privileged"], false);
-    assert!(
-        host["SecurityOpt"].as_array().is_some_and(|o| o.contains(&json!("no-new-privileges")))
-    );
+    let options = host["SecurityOpt"].as_array().expect("options");
+    assert!(options.contains(&json!("no-new-privileges")), "{options:?}");
+    let profile = options.iter().find_map(|option| option.as_str()?.strip_prefix("seccomp="));
+    let profile: Value = serde_json::from_str(profile.expect("a profile")).expect("JSON");
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
     assert_eq!(host["PidsLimit"], 128);
     assert_eq!(host["Memory"], 256 * 1024 * 1024);
     assert_eq!(host["MemorySwap"], host["Memory"]);
@@ -94,7 +96,15 @@ fn check_outside(container: &str, service: &str, deployment: &str) {
     assert_eq!((&mounts[0]["Destination"], &mounts[0]["RW"]), (&json!("/run/grid"), &json!(false)));
     assert_eq!(config["User"], "1000:1000");
     assert_eq!(config["Healthcheck"]["Test"], json!(["NONE"]));
-    assert!(host["NetworkMode"] == "none" || config["NetworkDisabled"] == true, "no network");
+    match network {
+        Some(network) => {
+            assert_eq!(host["NetworkMode"], network);
+            let attached = &seen["NetworkSettings"]["Networks"];
+            assert_eq!(attached.as_object().map(serde_json::Map::len), Some(1), "{attached}");
+            assert_eq!(host["Dns"], json!([attached[network]["Gateway"]]));
+        }
+        None => assert_eq!(config["NetworkDisabled"], true),
+    }
     let labels = &config["Labels"];
     assert_eq!(labels["grid.managed"], "true");
     assert_eq!(
@@ -110,15 +120,17 @@ fn check_outside(container: &str, service: &str, deployment: &str) {
     assert_eq!(image["Config"]["Labels"]["grid.instance"], labels["grid.instance"]);
 }
 
-fn check_inside(found: &Value) {
+fn check_inside(found: &Value, interfaces: &[&str]) {
     assert_eq!((&found["uid"], &found["gid"]), (&json!(1000), &json!(1000)));
     assert!(
         found["groups"].as_array().is_some_and(|all| all.iter().all(|g| *g == 1000)),
         "{found}"
     );
-    assert_eq!(found["links"], json!(["lo"]));
-    let interfaces = found["interfaces"].as_array().expect("a list");
-    assert!(interfaces.iter().all(|name| name == "lo"), "{interfaces:?}");
+    let mut links: Vec<_> = found["links"].as_array().expect("a list").iter().collect();
+    links.sort_by_key(|link| link.as_str());
+    assert_eq!(links, interfaces);
+    let seen = found["interfaces"].as_array().expect("a list");
+    assert!(seen.iter().all(|name| links.contains(&name)), "{seen:?}");
     for place in ["app", "code", "etc", "home", "socket"] {
         let outcome = found[place].as_str().expect("an outcome");
         assert!(["EROFS", "EACCES", "EPERM"].contains(&outcome), "{place}: {outcome}");
@@ -138,16 +150,27 @@ fn check_inside(found: &Value) {
     assert_eq!(files.split_whitespace().nth(3), Some("1024"));
 }
 
-#[test]
-fn a_functions_container_is_hardened() {
+fn check(egress: &str, interfaces: &[&str]) {
     let grid = Grid::start();
+    let network = grid.network().filter(|_| egress == "public");
     for (name, runtime, code) in [("hard-n", "node18", NODE), ("hard-p", "python3.9", PYTHON)] {
-        let service =
-            grid.create(name, runtime, code, json!({"memory_mb": 256, "cpu_shares": 512}));
+        let fields = json!({"memory_mb": 256, "cpu_shares": 512, "egress": egress});
+        let service = grid.create(name, runtime, code, fields);
         let answer = grid.get(name, "");
         assert_eq!(answer.status, 200, "{}: {:?}", answer.text(), grid.logs(&service, ""));
-        check_inside(&answer.json());
+        check_inside(&answer.json(), interfaces);
         let container = docker::containers(&service.id, false).pop().expect("a container");
-        check_outside(&container, &service.id, service.deployment["id"].as_str().expect("an id"));
+        let deployment = service.deployment["id"].as_str().expect("an id");
+        check_outside(&container, &service.id, deployment, network.as_deref());
     }
+}
+
+#[test]
+fn a_functions_container_is_hardened() {
+    check("public", &["eth0", "lo"]);
+}
+
+#[test]
+fn a_container_without_network_is_hardened_as_well() {
+    check("none", &["lo"]);
 }

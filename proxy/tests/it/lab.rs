@@ -133,6 +133,18 @@ pub(crate) fn nft(args: &[&str]) -> String {
     output_of("nft", args).unwrap_or_else(|error| panic!("nft {args:?}: {error}"))
 }
 
+/// The routing rules for packets from an interface: their family and the table they lead to, if any.
+pub(crate) fn rules_of(interface: &str) -> Vec<(&'static str, Option<String>)> {
+    let mut found = Vec::new();
+    for family in ["-4", "-6"] {
+        let listed = output_of("ip", &[family, "-j", "rule", "show"]).unwrap_or_default();
+        let rules: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
+        let ours = rules.iter().filter(|rule| rule["iif"] == interface);
+        found.extend(ours.map(|rule| (family, rule["table"].as_str().map(str::to_owned))));
+    }
+    found
+}
+
 #[test]
 fn an_interface_that_may_lead_out_is_found() {
     let table =

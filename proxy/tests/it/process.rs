@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    grid::{PATIENCE, TOKEN, wait_for},
+    grid::{PATIENCE, TOKEN, wait_for, wait_until},
     lab::assert_inside,
 };
 
@@ -62,16 +62,7 @@ pub(crate) fn launch(
     settings: &[(&str, &str)],
     log: &Arc<Mutex<String>>,
 ) -> (Child, SocketAddr, SocketAddr) {
-    let mut command = command(data_dir, settings);
-    let mut process =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("grid starts");
-    let stderr = BufReader::new(process.stderr.take().expect("piped"));
-    let kept = Arc::clone(log);
-    thread::spawn(move || {
-        for line in stderr.lines().map_while(Result::ok) {
-            kept.lock().expect("a lock").push_str(&format!("{line}\n"));
-        }
-    });
+    let mut process = spawn(data_dir, settings, log);
     let stdout = BufReader::new(process.stdout.take().expect("piped"));
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -87,6 +78,37 @@ pub(crate) fn launch(
             panic!("grid did not get ready ({status:?}):\n{}", log.lock().expect("a lock"));
         }
     }
+}
+
+/// As [`launch`] for one that is not to get ready: waits only until it answers.
+pub(crate) fn launch_unready(
+    data_dir: &Path,
+    settings: &[(&str, &str)],
+    log: &Arc<Mutex<String>>,
+) -> (Child, SocketAddr, SocketAddr) {
+    // The ready line will not come, and with it the ports; so they are chosen here.
+    let free = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [public, admin] = free.map(|socket| socket.local_addr().expect("an address"));
+    let (http, api) = (public.to_string(), admin.to_string());
+    let mut settings = settings.to_vec();
+    settings.extend([("GRID_HTTP_ADDR", http.as_str()), ("GRID_ADMIN_ADDR", api.as_str())]);
+    let process = spawn(data_dir, &settings, log);
+    wait_until("an answer", || TcpStream::connect(admin).is_ok());
+    (process, public, admin)
+}
+
+fn spawn(data_dir: &Path, settings: &[(&str, &str)], log: &Arc<Mutex<String>>) -> Child {
+    let mut command = command(data_dir, settings);
+    let mut process =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("grid starts");
+    let stderr = BufReader::new(process.stderr.take().expect("piped"));
+    let kept = Arc::clone(log);
+    thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            kept.lock().expect("a lock").push_str(&format!("{line}\n"));
+        }
+    });
+    process
 }
 
 /// `grid ready public=http://127.0.0.1:1 admin=http://127.0.0.1:2`, and nothing else.

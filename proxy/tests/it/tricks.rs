@@ -2,24 +2,6 @@
 //! public host, so that one that does not work proves nothing; then the same code is given private
 //! addresses, where real servers wait in vain.
 
-/// Python code with the C library at hand, for what Python itself would not do.
-macro_rules! native {
-    ($code:expr) => {
-        concat!(
-            "import ctypes, os, socket, struct\n",
-            "libc = ctypes.CDLL(None, use_errno=True)\n",
-            "x86 = os.uname().machine == 'x86_64'\n",
-            "L = ctypes.c_long\n",
-            "def check(code):\n",
-            "    if code < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))\n",
-            "    return code\n",
-            "def inet(host, port): return struct.pack('=H', 2) + struct.pack('!H', port) + socket.inet_aton(host) + bytes(8)\n",
-            "def dial(fd, address): check(libc.connect(fd, address, len(address)))\n",
-            $code
-        )
-    };
-}
-
 mod host;
 mod node;
 mod python;
@@ -37,28 +19,58 @@ use crate::{
     },
 };
 
-/// Code that makes packets for `host` and `port` by all means. `cover` is a public address, whose
-/// web server redirects `/302/<host>/<port>` there, with whatever status is asked for.
+/// A piece of code with what its error says when it is stopped; of datagrams nobody may get to know.
+///
+/// Most make packets for `host` and `port` by all means. `cover` is a public address, whose web
+/// server redirects `/<status>/<host>/<port>` there.
 struct Trick {
-    name: &'static str,
-    /// What its error says when it is stopped; of datagrams nobody may get to know.
-    shows: &'static str,
+    name: String,
+    /// One of these words.
+    shows: Vec<String>,
     /// It leaves traces in its process, which so ends with it.
     fresh: bool,
-    code: &'static str,
+    code: String,
 }
 
-/// In the process, beneath what the code called.
+impl Trick {
+    /// All of a file. Each begins with a comment `= name | word / word | fresh`; what stands before
+    /// the first one is put in front of every one of them.
+    fn all(file: &str) -> Vec<Self> {
+        let start = |line: &str| {
+            let head = line.strip_prefix("//= ").or_else(|| line.strip_prefix("#= "))?;
+            let mut parts = head.split('|').map(str::trim);
+            let name = parts.next().unwrap_or_default().to_owned();
+            let shows = parts.next().expect("words").split(" / ").map(str::to_owned).collect();
+            let fresh = parts.next() == Some("fresh");
+            Some(Self { name, shows, fresh, code: String::new() })
+        };
+        let mut before = String::new();
+        let mut tricks: Vec<Self> = Vec::new();
+        for line in file.lines() {
+            if let Some(trick) = start(line) {
+                tricks.push(Self { code: before.clone(), ..trick });
+                continue;
+            }
+            let code = tricks.last_mut().map_or(&mut before, |trick| &mut trick.code);
+            code.push_str(line);
+            code.push('\n');
+        }
+        assert!(tricks.len() > 5, "no tricks in a file");
+        tricks
+    }
+
+    /// The one of this name.
+    fn named(file: &str, name: &str) -> Self {
+        Self::all(file).into_iter().find(|trick| trick.name == name).expect("a trick")
+    }
+
+    fn is_shown_by(&self, told: &str) -> bool {
+        self.shows.iter().any(|word| told.contains(word.as_str()))
+    }
+}
+
+/// What the guard's error says.
 const GUARD: &str = "SSRF guard blocked";
-
-const fn trick(name: &'static str, shows: &'static str, code: &'static str) -> Trick {
-    Trick { name, shows, fresh: false, code }
-}
-
-/// One that needs or leaves a process of its own.
-const fn dirty(name: &'static str, shows: &'static str, code: &'static str) -> Trick {
-    Trick { name, shows, fresh: true, code }
-}
 
 /// Where tricks are tried: a service that runs what it is told to, and hosts for it to reach.
 struct Stage<'a> {
@@ -133,9 +145,9 @@ impl<'a> Stage<'a> {
             let _canary = Canary::at(host, port);
             let said = self.run(trick, host.address(), port);
             let told = said["error"].as_str().unwrap_or_default();
-            assert!(told.contains(trick.shows), "{}: {said}", trick.name);
+            assert!(trick.is_shown_by(told), "{}: {said}", trick.name);
         }
-        self.assert_unseen(trick.name);
+        self.assert_unseen(&trick.name);
         if trick.fresh {
             end(self.grid, self.service);
         }
@@ -165,8 +177,8 @@ impl<'a> Stage<'a> {
     }
 
     /// The guard stops them: the kernel has nothing to refuse. `witness` is one that gets past it.
-    fn guarded(&self, tricks: &[Trick], witness: &Trick) {
-        for (trick, port) in tricks.iter().zip(3000..) {
+    fn guarded(&self, file: &str, witness: &Trick) {
+        for (trick, port) in Trick::all(file).iter().zip(3000..) {
             self.try_out(trick, port);
         }
         self.try_out(witness, 9);
@@ -176,8 +188,8 @@ impl<'a> Stage<'a> {
     }
 
     /// They get past the guard, and the firewall stops them.
-    fn unguarded(&self, tricks: &[Trick]) {
-        for (trick, port) in tricks.iter().zip(4000..) {
+    fn unguarded(&self, file: &str) {
+        for (trick, port) in Trick::all(file).iter().zip(4000..) {
             self.try_out(trick, port);
             wait_until(&format!("{} in the record", trick.name), || self.is_refused(port));
         }
@@ -203,28 +215,13 @@ fn end(grid: &Grid, service: &Service) {
     assert_eq!((answer.status, answer.code().as_str()), (502, "function_crashed"));
 }
 
-/// Code that must fail, with one of these words in its error.
-struct Refused {
-    name: &'static str,
-    shows: &'static [&'static str],
-    code: &'static str,
-}
-
-const fn refused(
-    name: &'static str,
-    shows: &'static [&'static str],
-    code: &'static str,
-) -> Refused {
-    Refused { name, shows, code }
-}
-
-fn all_refused(grid: &Grid, service: &Service, cases: &[Refused]) {
+/// Code that must fail, without a host that could tell.
+fn all_refused(grid: &Grid, service: &Service, file: &str) {
     let mut wrong = Vec::new();
-    for case in cases {
-        let said = run(grid, service, case.name, &json!({"code": case.code}));
-        let told = said["error"].as_str().unwrap_or_default();
-        if !case.shows.iter().any(|word| told.contains(word)) {
-            wrong.push(format!("{}: {said}", case.name));
+    for trick in Trick::all(file) {
+        let said = run(grid, service, &trick.name, &json!({"code": trick.code}));
+        if !trick.is_shown_by(said["error"].as_str().unwrap_or_default()) {
+            wrong.push(format!("{}: {said}", trick.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
