@@ -32,5 +32,4 @@ mod scaling;
 mod seed;
 mod settings;
 mod tricks;
-mod wire;
 mod withheld;
