@@ -42,6 +42,18 @@ use_engine_of_settings() {
     host=$(setting DOCKER_HOST '')
     if [ -n "$host" ]; then export DOCKER_HOST=$host; fi
 }
+# grant_network PROGRAM: lets Grid set up the network of the functions. Root may; others need the right on the program,
+# which each build takes away.
+grant_network() {
+    local right=cap_net_admin,cap_net_bind_service=ep
+    if [ "$(id -u)" = 0 ] || [ "$(setting GRID_EGRESS_ENFORCEMENT firewall)" = guard-only ]; then return; fi
+    if setcap -q -v "$right" "$1" >/dev/null 2>&1; then return; fi
+    say 'Giving Grid the right to set up the network of the functions (setcap)'
+    may_become_root || die "neither root nor sudo here. Ask somebody who is root to run: setcap $right $1
+      Or do without a firewall, if you trust every function: GRID_EGRESS_ENFORCEMENT=guard-only make run"
+    as_root setcap "$right" "$1" || die "setcap failed: is $1 on a file system that keeps capabilities?"
+}
+
 engine_version() { timeout 10 docker version --format '{{.Server.Version}}' 2>/dev/null; }
 engine_answers() { have docker && engine_version >/dev/null; }
 
