@@ -22,10 +22,11 @@ function questionOf(name) {
 
 /**
  * Calls `done` with the denied address that a name was withheld for, else with null. `error` is the
- * error of the name's own lookup, which was Node's: a `lookup` of the user's may mean something else.
+ * error of the name's lookup. It may be one of the user's, whose error must be about the same name:
+ * it may have looked up another one, or mean something else.
  */
 function whyNotFound(name, error, deniedAmong, done) {
-  const own = error && error.code === 'ENOTFOUND' && error.syscall === 'getaddrinfo';
+  const own = error && error.code === 'ENOTFOUND' && error.hostname === name;
   const question = own ? questionOf(name) : null;
   if (question === null) {
     done(null);

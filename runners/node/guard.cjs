@@ -246,7 +246,7 @@ function lookupOf(options) {
       if (!error) answered(error, answer, family);
       else whyNotFound(host, error, deniedAmong, (found) => (found === null ? answered(error, answer, family) : refuse(found)));
     };
-    if (typeof own === 'function') apply(own, options, [host, wanted, answered]);
+    if (typeof own === 'function') apply(own, options, [host, wanted, explained]);
     else require('dns').lookup(host, { __proto__: wanted, all: true }, explained);
   };
 }

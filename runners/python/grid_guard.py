@@ -153,7 +153,7 @@ def install():
     import grid_guard_http
     import grid_guard_socket
     sys.addaudithook(make_hook(policy.refused, SsrfBlocked))
-    patches = {**grid_guard_socket.patches(policy, SsrfBlocked), **grid_guard_http.patches(SsrfBlocked)}
+    patches = {**grid_guard_socket.patches(policy, SsrfBlocked), **grid_guard_http.patches(policy, SsrfBlocked)}
     for name, patch in patches.items():
         if name in sys.modules:
             apply(patch, sys.modules[name])

@@ -2,10 +2,13 @@
 library's own kind that is SsrfBlocked as well, at once and without a retry."""
 import sys
 
+from grid_guard_withheld import make_explain
 
-def patches(blocked_class):
+
+def patches(policy, blocked_class):
     """Patches by the name of the module that they are for."""
     kinds = {}
+    explain = make_explain(policy)
 
     def find(error, before):
         """The guard's error in what a library made of it. `before` is the exception that was
@@ -46,8 +49,22 @@ def patches(blocked_class):
                 raise as_kind(kind, blocked, attributes) from blocked
         _replace(owner, name, method, original)
 
+    def explained_ftp(module):
+        """FTP's handler looks its host up by itself, and connects to what it found."""
+        original = module.FTPHandler.ftp_open
+
+        def ftp_open(self, req):
+            try:
+                return original(self, req)
+            except module.URLError as error:
+                place = module.urlsplit("//" + req.host)
+                explain(error.reason, module.unquote(place.hostname or ""), place.port or 21)
+                raise
+        _replace(module.FTPHandler, "ftp_open", ftp_open, original)
+
     def patch_urllib(module):
         kind = module.URLError
+        explained_ftp(module)
         translated(module.OpenerDirector, "open", kind)
         if hasattr(module, "URLopener"):
             translated(module.URLopener, "open", kind)

@@ -32,9 +32,9 @@ const WAYS = {
     const socket = require('dgram').createSocket('udp4');
     socket.send('x', 80, host, (error) => { socket.close(); error ? reject(error) : resolve('reached'); });
   }),
+  'own lookup': (host) => once(require('net').connect({ host, port: 80, lookup: (name, options, done) => require('dns').lookup(name, options, done) }), 'connect'),
   // What asks for names and nothing else stays as it is.
   'dns.lookup': (host) => require('dns').promises.lookup(host),
-  'own lookup': (host) => once(require('net').connect({ host, port: 80, lookup: (name, options, done) => require('dns').lookup(name, options, done) }), 'connect'),
 };
 exports.handler = async ({ body: { way, host, escape } }) => {
   if (!way) return Object.keys(WAYS);
@@ -74,6 +74,7 @@ WAYS = {
     "datagram endpoint": lambda host: loop(lambda l: l.create_datagram_endpoint(
         asyncio.DatagramProtocol, remote_addr=(host, 80))),
     "sock_connect": lambda host: loop(lambda l: sock_connect(l, host)),
+    "urlopen, ftp": lambda host: urllib.request.urlopen("ftp://%s:80/" % host).read(),
     # What asks for names and nothing else stays as it is.
     "getaddrinfo": lambda host: socket.getaddrinfo(host, 80),
     "loop.getaddrinfo": lambda host: loop(lambda l: l.getaddrinfo(host, 80)),
@@ -98,8 +99,8 @@ def handler(event, context):
         }
 "#;
 
-/// Ways that only ask for names, or ask in the function's own way.
-const ASKING: [&str; 4] = ["dns.lookup", "own lookup", "getaddrinfo", "loop.getaddrinfo"];
+/// Ways that only ask for names.
+const ASKING: [&str; 3] = ["dns.lookup", "getaddrinfo", "loop.getaddrinfo"];
 
 fn send(grid: &Grid, service: &Service, body: &Value) -> Answer {
     let target = format!("/fn/{}", service.name);
