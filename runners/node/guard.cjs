@@ -102,7 +102,8 @@ function deniedAmong(answer) {
 function binding(name) {
   // With --pending-deprecation the call would warn about what the user did not do.
   const before = getOwnPropertyDescriptor(process, 'noDeprecation');
-  process.noDeprecation = true;
+  // Defined, not assigned: with --no-deprecation it cannot be written to.
+  set(process, 'noDeprecation', true);
   try {
     return process.binding(name);
   } finally {

@@ -217,6 +217,7 @@ const WORKERS = {
   'a URL': "(fs.writeFileSync(file, code), new Worker(require('url').pathToFileURL(file)))",
   'a data: URL': "new Worker(new URL('data:text/javascript,' + encodeURIComponent(\"import net from 'net'; import { parentPort } from 'worker_threads'; net.connect(81, '10.1.2.3').on('error', (error) => parentPort.postMessage(error.code));\")))",
   'execArgv of its own': "new Worker(code, { eval: true, execArgv: ['--no-warnings'] })",
+  'execArgv that makes a property of process read-only': "new Worker(code, { eval: true, execArgv: ['--no-deprecation'] })",
   'empty execArgv': "new Worker(code, { eval: true, execArgv: [] })",
   'an environment of its own': "new Worker(code, { eval: true, env: { A: '1' } })",
   'the shared environment': "new Worker(code, { eval: true, env: threads.SHARE_ENV })",

@@ -333,6 +333,11 @@ test('what the guard leaves alone', guarded, async (t) => {
     assert.deepEqual(await strict.run('return [process.noDeprecation === undefined, "noDeprecation" in process];'), { value: [true, false] });
     assert.equal(strict.stderr, '');
   });
+  await t.test('deprecations that are off stay off', async () => {
+    const quiet = await startGuarded(t, { env: { NODE_OPTIONS: '--no-deprecation' } });
+    assert.deepEqual(await quiet.run("const { value, writable } = Object.getOwnPropertyDescriptor(process, 'noDeprecation'); return [value, writable];"), { value: [true, false] });
+    assertBlocked(await quiet.run("await fetch('http://10.1.2.3/');"), '10.1.2.3');
+  });
 });
 
 test('a blocked request that the handler does not catch is 452', guarded, async (t) => {
