@@ -40,7 +40,10 @@ use hickory_proto::op::ResponseCode;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use self::{cache::Cache, clients::Clients, lookup::Outcome, upstream::Upstream, wire::Transport};
+use self::{
+    cache::Cache, clients::Clients, lookup::Outcome, upstream::Upstream, wire::Transport,
+    withheld::Recent,
+};
 pub use self::{
     listen::Listening,
     names::{CANARY, CANARY_ADDRESS, WITHHELD},
@@ -77,6 +80,7 @@ pub struct Resolver {
     policy: &'static EgressPolicy,
     upstream: Upstream,
     cache: Mutex<Cache>,
+    recent: Mutex<Recent>,
     clients: Arc<Clients>,
     refusals: mpsc::Sender<Refusal>,
 }
@@ -98,6 +102,7 @@ impl Resolver {
             policy: settings.policy,
             upstream: Upstream::new(settings.upstreams),
             cache: Mutex::default(),
+            recent: Mutex::default(),
             clients: Arc::default(),
             refusals,
         })
@@ -120,6 +125,7 @@ impl Resolver {
             Outcome::Found(found) => wire::answer(&request, found.code, found.records),
             Outcome::Failed => wire::answer(&request, ResponseCode::ServFail, Vec::new()),
             Outcome::Withheld(address) => {
+                self.recent.lock().put(name, address);
                 let name = name.to_ascii();
                 let _ = self.refusals.try_send(Refusal { client, name, address });
                 wire::withheld(&request)

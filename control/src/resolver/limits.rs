@@ -31,6 +31,10 @@ pub(super) const TTL: u32 = 300;
 /// Seconds that it may be kept that there is nothing.
 pub(super) const NEGATIVE_TTL: u32 = 30;
 
+/// How long it is known why a name was withheld, and how many of them: the guard asks at once.
+pub(super) const WHY: Duration = Duration::from_secs(5);
+pub(super) const WHYS: usize = 256;
+
 /// Questions per second of one client.
 pub(super) const RATE: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 /// Questions of one client at once, after a pause.
