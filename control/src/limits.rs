@@ -23,6 +23,9 @@ pub const REPLICAS: RangeInclusive<u32> = 0..=100;
 pub const PIDS: i64 = 128;
 /// Open files of one process in a container.
 pub const OPEN_FILES: i64 = 1024;
+/// Signals that wait for processes of the functions' user, who is one to the kernel whatever
+/// container he is in: the user of that number on the host keeps the rest.
+pub const PENDING_SIGNALS: i64 = 1024;
 /// Options of the container's `/tmp`.
 pub const TMPFS: &str = "rw,noexec,nosuid,nodev,size=64m,nr_inodes=16k,mode=1777";
 /// Container output that the engine keeps per container: two files of this many bytes.

@@ -61,12 +61,25 @@ fn what_functions_never_need_is_refused() {
     }
 }
 
+/// What the kernel counts for the whole host or for a user of it: one function could use it up for
+/// all others, and for the host's own programs.
+#[test]
+fn what_is_scarce_on_the_whole_host_is_refused() {
+    let profile = shipped();
+    let calls = "inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy \
+        io_getevents io_pgetevents io_setup io_submit mq_getsetattr mq_notify mq_open \
+        mq_timedreceive mq_timedsend mq_unlink";
+    for call in calls.split_whitespace() {
+        assert_eq!(profile.outcome(call, &[]), (Action::Errno, Some(1)), "{call}");
+    }
+}
+
 #[test]
 fn what_runtimes_need_is_allowed() {
     let profile = shipped();
     let calls = "accept4 arch_prctl bind brk clock_gettime close_range connect copy_file_range \
         epoll_create1 epoll_pwait eventfd2 execve exit_group faccessat2 fork getdents64 getrandom \
-        getsid inotify_init1 ioctl kill listen madvise membarrier mmap mprotect newfstatat openat \
+        getsid ioctl kill listen madvise membarrier mmap mprotect newfstatat openat \
         pidfd_open pipe2 ppoll prctl prlimit64 recvmsg rseq rt_sigreturn sched_getaffinity \
         seccomp sendfile sendmmsg set_robust_list setsid sigaltstack statx tgkill timerfd_create \
         unlinkat vfork wait4 waitid writev";

@@ -86,7 +86,7 @@ fn check_outside(container: &str, service: &str, deployment: &str, network: Opti
         assert!(options.contains(option), "{options}");
     }
     let limits = host["Ulimits"].as_array().expect("limits");
-    for (name, value) in [("nofile", 1024), ("core", 0)] {
+    for (name, value) in [("nofile", 1024), ("core", 0), ("sigpending", 1024)] {
         let limit = json!({"Name": name, "Soft": value, "Hard": value});
         assert!(limits.contains(&limit), "{limits:?}");
     }

@@ -175,7 +175,11 @@ pub(super) fn shut_in(sandbox: &Sandbox) -> ContainerCreateBody {
         memory_swap: Some(memory), // memory and swap together: so no swap
         cpu_shares: Some(i64::from(sandbox.cpu_shares)),
         nano_cpus: Some(cpu_ceiling(sandbox.cpu_shares)),
-        ulimits: Some(vec![limit("nofile", limits::OPEN_FILES), limit("core", 0)]),
+        ulimits: Some(vec![
+            limit("nofile", limits::OPEN_FILES),
+            limit("core", 0),
+            limit("sigpending", limits::PENDING_SIGNALS),
+        ]),
         ipc_mode: Some("private".to_owned()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         init: Some(true),
