@@ -28,6 +28,7 @@ use tokio::{
 
 use self::{
     events::{Change, Events},
+    ruleset::Copy,
     table::{Counts, Held, Kept},
 };
 use crate::{
@@ -183,6 +184,10 @@ impl Keeper {
                     pause = limits::ENGINE_RETRY;
                 }
                 Err(error) => {
+                    // Its return is to be noticed at once: until then nothing with a network starts.
+                    if matches!(error, Error::EngineAway { .. }) {
+                        pause = limits::ENGINE_RETRY;
+                    }
                     self.close(error.to_string());
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(limits::FIREWALL_RETRY);
@@ -193,7 +198,13 @@ impl Keeper {
 
     /// Puts everything in place and keeps it there. Returns what is missing when something is.
     async fn enforce(&mut self) -> Result<String> {
-        let network = self.network().await?;
+        let network = match self.network().await {
+            Ok(network) => network,
+            Err(error) => {
+                self.hold_on().await;
+                return Err(error);
+            }
+        };
         let mut standing = match self.set_up(&network).await {
             Ok(standing) => standing,
             Err(error) => {
@@ -224,6 +235,16 @@ impl Keeper {
         Ok(network)
     }
 
+    /// Containers may outlive their engine. While it cannot say which network they have, and nobody
+    /// watches the rules of the last one that it told of, the held copy is what they are judged by.
+    async fn hold_on(&mut self) {
+        let Some(network) = self.network.clone() else { return };
+        if self.held.is_none() || Held::check(&network).await.is_err() {
+            self.held = None;
+            self.cut_off(&network).await;
+        }
+    }
+
     async fn set_up(&mut self, network: &Network) -> Result<Standing> {
         let policy = EgressPolicy::fixed();
         // Before anything is put in place, so that nothing is taken away unseen.
@@ -231,8 +252,10 @@ impl Keeper {
             .map_err(|e| Error::Firewall(explain(&format!("watch the rules: {e}"))))?;
         latch::install(network, policy).await?;
         let kept = Kept::install(network, policy).await?;
-        self.counts.clear();
+        // Its sets are new; those of the held copy, which stays, have been read.
+        self.counts.retain(|(copy, ..), _| *copy == Copy::Held);
         if self.held.is_none() {
+            self.counts.clear();
             self.held = Held::install(network, policy).await.map(Some).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the firewall has no copy that only Grid can remove: when somebody removes its rules, only routes hold until they are back");
                 None
@@ -324,8 +347,10 @@ impl Keeper {
         tracing::warn!(
             "egress.enforcement is guard-only: hostile functions can reach this machine, its networks and each other"
         );
-        // Rules of an earlier start; where they cannot be removed there are none.
+        // Rules of an earlier start, which may have cut functions off as well; where they cannot be
+        // removed there are none.
         let _ = remove(&network).await;
+        let _ = latch::set_bridge(&network, true).await;
         let dns = self.serve_dns(&network).await;
         if let Err(error) = &dns {
             tracing::warn!(%error, "functions use the engine's DNS");
@@ -365,9 +390,10 @@ impl Keeper {
     async fn read_denied(&mut self, network: &Network) -> Result<()> {
         let counts = table::denied(network).await?;
         let before = std::mem::replace(&mut self.counts, counts.clone());
-        for ((source, target), count) in counts {
+        for (key, count) in counts {
             // One that is less than before was forgotten in between and began anew.
-            let known = before.get(&(source, target.clone())).copied().unwrap_or(0);
+            let known = before.get(&key).copied().unwrap_or(0);
+            let (_, source, target) = key;
             let new = if count >= known { count - known } else { count };
             if new > 0 {
                 self.note(source, target, new).await;

@@ -12,8 +12,8 @@ use netlink_sys::{
 const NFTABLES: u32 = 1 << 6;
 /// Group 1 of routing: links.
 const LINKS: u32 = 1;
-/// Groups 7 and 8 of routing: IPv4 routes and rules.
-const ROUTES: u32 = 1 << 6 | 1 << 7;
+/// Groups 7, 8 and 19 of routing: IPv4 routes and rules, IPv6 rules.
+const ROUTES: u32 = 1 << 6 | 1 << 7 | 1 << 18;
 /// A message may be longer; its rest is dropped.
 const BUFFER: usize = 8 * 1024;
 

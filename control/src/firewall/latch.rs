@@ -36,6 +36,9 @@ pub(super) async fn check(network: &Network, policy: &EgressPolicy) -> Result<()
     if !rules(network).await?.iter().any(|rule| leads_to(rule, table)) {
         return Err(IP.error(format!("the rule for {} is gone", network.bridge)));
     }
+    if ipv6_is_on() && !has_v6_rule(network).await? {
+        return Err(IP.error(format!("the IPv6 rule for {} is gone", network.bridge)));
+    }
     let routes = json(&["-4", "route", "show", "table", &table.to_string()]).await?;
     let known: Vec<_> = list(&routes)
         .iter()

@@ -3,7 +3,8 @@
 //! Packets from functions are judged once, before routing and before any address translation, so
 //! that what a name resolved to, how an address was spelled and what the engine publishes do not
 //! matter. Everything is refused but: replies to the platform, DNS to the gateway, and TCP and UDP
-//! to public addresses.
+//! to public addresses. What is allowed, DNS as well, takes a place in the kernel's table of
+//! connections, which the whole host shares: so new ones are limited for each container.
 
 use ipnet::Ipv4Net;
 
@@ -17,7 +18,7 @@ pub(super) const DENIED: &str = "denied";
 pub(super) const DENIED_OTHER: &str = "denied_other";
 
 /// One of the two copies of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Copy {
     /// Stays when Grid ends; anybody with the right to can remove it.
     Kept,
@@ -96,10 +97,13 @@ fn functions_table(copy: Copy, network: &Network, policy: &EgressPolicy) -> Stri
                 ct state invalid drop;
                 ip saddr != {subnet} drop;
                 ct direction reply ct state established accept;
-                ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 accept;
+                ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 goto allow;
                 fib daddr type != unicast goto deny;
                 ip daddr @deny4 goto deny;
                 meta l4proto != {{ tcp, udp }} goto deny;
+                goto allow;
+            }};
+            chain allow {{
                 ct state new update @rates {{ ip saddr limit rate over {rate}/second burst {burst} packets }} drop;
                 accept;
             }};

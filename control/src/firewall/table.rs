@@ -18,8 +18,8 @@ use crate::{
 /// How long the process that holds a copy may take to put it in place.
 const HOLD: Duration = Duration::from_secs(5);
 
-/// What packets were denied: source, destination, how many since the table was made.
-pub(super) type Counts = BTreeMap<(Ipv4Addr, Target), u64>;
+/// What packets were denied: by which copy, source, destination, how many since the table was made.
+pub(super) type Counts = BTreeMap<(Copy, Ipv4Addr, Target), u64>;
 
 /// The kept copy, as the kernel described it right after it was put there.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub(super) async fn denied(network: &Network) -> Result<Counts> {
         }
         for set in [DENIED, DENIED_OTHER] {
             match NFT.run(&["-j", "list", "set", "inet", &table, set], "").await {
-                Ok(text) => count(&text, &mut counts),
+                Ok(text) => count(copy, &text, &mut counts),
                 Err(error) if copy == Copy::Kept => return Err(error),
                 Err(_) => {}
             }
@@ -150,7 +150,7 @@ fn lasting(text: &str) -> Result<Value> {
 }
 
 /// Adds the elements of a set that counts: `{"concat": [source, destination, protocol, port]}`.
-fn count(text: &str, counts: &mut Counts) {
+fn count(copy: Copy, text: &str, counts: &mut Counts) {
     let Ok(listing) = serde_json::from_str::<Value>(text) else { return };
     let objects = listing["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
     for element in objects.iter().filter_map(|o| o["set"]["elem"].as_array()).flatten() {
@@ -171,7 +171,7 @@ fn count(text: &str, counts: &mut Counts) {
             protocol: protocol.as_str().map_or_else(|| protocol.to_string(), str::to_owned),
             port: rest.first().and_then(port),
         };
-        *counts.entry((source, target)).or_default() += packets;
+        *counts.entry((copy, source, target)).or_default() += packets;
     }
 }
 
@@ -194,9 +194,11 @@ mod tests {
     #[test]
     fn what_was_denied_is_read_from_a_listing() {
         let mut counts = Counts::new();
-        count(LISTING, &mut counts);
-        let shown: Vec<_> =
-            counts.iter().map(|((source, target), n)| format!("{source} {target} {n}")).collect();
+        count(Copy::Kept, LISTING, &mut counts);
+        let shown: Vec<_> = counts
+            .iter()
+            .map(|((_, source, target), n)| format!("{source} {target} {n}"))
+            .collect();
         assert_eq!(shown, ["172.30.0.2 icmp 10.2.2.2 1", "172.30.0.2 tcp 192.0.2.1:9 3"]);
     }
 

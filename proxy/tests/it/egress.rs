@@ -1,6 +1,7 @@
 //! What functions can connect to, end to end: containers that Grid started, and the tests' internet.
 //! The functions here go round the guard in their own process on purpose: the kernel is to hold.
 
+mod away;
 mod closed;
 mod counts;
 mod dns;

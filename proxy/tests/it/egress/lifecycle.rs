@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Write,
     net::{TcpListener, UdpSocket},
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
@@ -94,21 +95,22 @@ impl Siege {
             && listed(format!("table bridge {table}"))
             && listed(format!("table inet {table}_held"))
             && routes.is_some_and(|routes| routes.contains("unreachable 10.0.0.0/8"))
+            && (!has_ipv6() || rules_of(&bridge).iter().any(|(family, _)| *family == "-6"))
             && ip(&["-o", "link", "show", "dev", &bridge]).contains(",UP")
             && is_ready(&self.grid)
     }
+}
 
-    /// The process that holds the second copy of the rules.
-    fn holder(&self) -> Option<u32> {
-        let grid = self.grid.pid().to_string();
-        fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.to_owned();
-            (parent == grid && line.starts_with(b"nft\0-i")).then_some(pid)
-        })
-    }
+/// The process that holds the second copy of the rules.
+pub(super) fn holder(grid: &Grid) -> Option<u32> {
+    let grid = grid.pid().to_string();
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.to_owned();
+        (parent == grid && line.starts_with(b"nft\0-i")).then_some(pid)
+    })
 }
 
 /// What the engine and others had in the packet filter, put back when this goes.
@@ -175,7 +177,7 @@ fn alone_each_part_that_is_taken_away_is_put_back() {
     let flush_table = format!("flush table inet {table}");
     let add_hole = format!("insert rule inet {table} functions accept");
     let drop_denied = format!("flush set inet {table} deny4");
-    let harms: [Harm<'_>; 11] = [
+    let harms: [Harm<'_>; 12] = [
         ("the kept table deleted", Box::new(|| drop(nft(&["delete", "table", "inet", &table])))),
         (
             "the siblings' table deleted",
@@ -187,11 +189,19 @@ fn alone_each_part_that_is_taken_away_is_put_back() {
         (
             "the holder killed",
             Box::new(|| {
-                let pid = siege.holder().expect("a process").to_string();
+                let pid = holder(&siege.grid).expect("a process").to_string();
                 output_of("kill", &["-9", &pid]).expect("killed");
             }),
         ),
         ("the rule deleted", Box::new(|| drop(ip(&["rule", "del", "iif", &bridge, "pref", "1"])))),
+        (
+            "the IPv6 rule deleted",
+            Box::new(|| {
+                if has_ipv6() {
+                    ip(&["-6", "rule", "del", "iif", &bridge]);
+                }
+            }),
+        ),
         ("the routes flushed", Box::new(|| drop(ip(&["route", "flush", "table", &routes()])))),
         (
             "one route deleted",
@@ -283,7 +293,11 @@ fn alone_a_network_that_somebody_removed_is_made_again() {
     drop(trap);
 }
 
-fn is_ready(grid: &Grid) -> bool {
+fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+pub(super) fn is_ready(grid: &Grid) -> bool {
     let host = [("host", "localhost")];
     Connection::open(grid.admin).request("GET", "/readyz", &host, b"").status == 200
 }
