@@ -30,7 +30,7 @@ impl Docker {
         let created = call("create network", &name, limits::ENGINE_CALL, create).await;
         match (self.find_network(instance).await?, created) {
             (Some(network), _) => Ok(network),
-            (None, Err(error)) => Err(error),
+            (None, Err(error)) => Err(explained(error)),
             (None, Ok(_)) => Err(Error::NotFound { what: "network", id: name }),
         }
     }
@@ -60,6 +60,20 @@ impl Docker {
         let inspect = self.client()?.inspect_network(&name, None);
         let found = call_unless_gone("inspect network", &name, inspect).await?;
         found.map(|found| described(&name, &bridge(instance), found)).transpose()
+    }
+}
+
+/// After `nft flush ruleset` the engine misses chains that it makes only when it starts.
+fn explained(error: Error) -> Error {
+    match error {
+        Error::Engine { operation, subject, reason } if reason.contains("iptables") => {
+            let said = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+            let reason = format!(
+                "its own packet filter rules seem to be gone: restart Docker Engine (it says: {said})"
+            );
+            Error::Engine { operation, subject, reason }
+        }
+        other => other,
     }
 }
 
@@ -119,4 +133,24 @@ fn described(name: &str, bridge: &str, found: NetworkInspect) -> Result<Network>
     });
     let (subnet, gateway) = range.ok_or_else(|| refuse("has no IPv4 range"))?;
     Ok(Network { name: name.to_owned(), bridge: bridge.to_owned(), subnet, gateway })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_lost_its_rules_is_to_be_restarted() {
+        let reason = "Failed to program NAT chain: iptables failed: Chain 'DOCKER' does not \
+                      exist\nTry `iptables -h'\n (exit status 2)";
+        let error = |reason: &str| Error::Engine {
+            operation: "create network",
+            subject: "grid-x".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let told = explained(error(reason)).to_string();
+        assert!(told.contains("restart Docker Engine") && !told.contains('\n'), "{told}");
+        let told = explained(error("no address is free")).to_string();
+        assert!(!told.contains("restart"), "{told}");
+    }
 }
