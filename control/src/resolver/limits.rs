@@ -19,6 +19,8 @@ pub(super) const REPEAT_MILLIS: u64 = 700;
 pub(super) const ATTEMPTS: (usize, usize) = (2, 3);
 /// After this long a client gets its SERVFAIL. Less than the 5 s after which clients ask again.
 pub(super) const ANSWER: Duration = Duration::from_millis(4500);
+/// How often the log may say that no upstream server answers.
+pub(super) const SILENCE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Answers in the cache.
 pub(super) const CACHED: usize = 4096;

@@ -15,7 +15,11 @@ use hickory_proto::{
     op::{DnsRequest, DnsRequestOptions, Message, MessageType, Query, ResponseCode},
     rr::{Name, RecordType},
 };
-use tokio::{net::TcpStream, time::timeout};
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 use super::{limits, listen};
 use crate::error::{Error, Result};
@@ -56,11 +60,13 @@ fn server(word: &str) -> Option<SocketAddr> {
 pub(super) struct Upstream {
     servers: Vec<SocketAddr>,
     preferred: AtomicUsize,
+    /// When it was last said that none answers.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Upstream {
     pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, preferred: AtomicUsize::new(0) }
+        Self { servers, preferred: AtomicUsize::new(0), told: Mutex::default() }
     }
 
     pub(super) fn servers(&self) -> &[SocketAddr] {
@@ -72,6 +78,7 @@ impl Upstream {
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Option<Message> {
         let (least, most) = limits::ATTEMPTS;
         let first = self.preferred.load(Ordering::Relaxed);
+        let mut silent = true;
         for attempt in 0..self.servers.len().clamp(least, most) {
             let index = (first + attempt) % self.servers.len();
             let server = self.servers[index];
@@ -82,14 +89,32 @@ impl Upstream {
                         self.preferred.store(index, Ordering::Relaxed);
                         return Some(reply);
                     }
-                    code => code.to_string(),
+                    code => {
+                        silent = false;
+                        code.to_string()
+                    }
                 },
                 Ok(Err(problem)) => problem,
                 Err(_) => "no answer in time".to_owned(),
             };
             tracing::debug!(%server, %name, %kind, %problem, "an upstream DNS server is no help");
         }
+        if silent && self.is_news() {
+            // Only a line: whoever makes a name that no server can find in time would else take
+            // Grid out of service.
+            tracing::warn!(%name, servers = ?self.servers, "no upstream DNS server answers: functions cannot resolve names");
+        }
         None
+    }
+
+    /// Whether it has not been said for a while.
+    fn is_news(&self) -> bool {
+        let mut told = self.told.lock();
+        let news = told.is_none_or(|at| at.elapsed() >= limits::SILENCE_TOLD_EVERY);
+        if news {
+            *told = Some(Instant::now());
+        }
+        news
     }
 }
 
