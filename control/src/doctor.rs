@@ -28,6 +28,11 @@ for path in / /app /etc /run /proc/sys/kernel/core_pattern /proc/sysrq-trigger /
 done
 echo tmp $(sed -n 's/^[^ ]* \/tmp [^ ]* \([^ ]*\).*/\1/p' /proc/mounts)
 echo links $(ls /sys/class/net)
+for field in 'open files' 'core file size' 'pending signals'; do
+    echo limits $field $(sed -n "s/^Max $field  *//p" /proc/self/limits)
+done
+cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null | sed 's/^/pids /'
+cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | sed 's/^/memory /'
 if [ -e /var/run/docker.sock ]; then echo writable /var/run/docker.sock; fi
 "#;
 
@@ -150,12 +155,37 @@ impl<T: FnMut(&Finding)> Doctor<'_, T> {
         self.judge("system calls", locked, "our profile, no new privileges", &said);
         let writable: Vec<_> =
             said.lines().filter_map(|line| line.strip_prefix("writable ")).collect();
-        self.judge("files", writable.is_empty(), "only /tmp can be written", &writable.join(", "));
+        self.judge(
+            "files",
+            writable.is_empty(),
+            "only what is in memory can be written (/tmp, /dev/shm)",
+            &writable.join(", "),
+        );
+        self.bounds(&value);
         let options = value("tmp");
         let tmp = ["noexec", "nosuid", "nodev", "size="].iter().all(|o| options.contains(o));
         self.judge("/tmp", tmp, "noexec, nosuid, nodev, bounded", &options);
         let links = value("links");
         self.judge("egress: none", links == "lo", "no network but loopback", &links);
+    }
+
+    /// Whether the bounds that the engine was asked for are there inside.
+    fn bounds(&mut self, value: &impl Fn(&str) -> String) {
+        let memory = u64::from(*limits::MEMORY_MB.start()) * 1024 * 1024;
+        let expected = [
+            ("pids", limits::PIDS.to_string()),
+            ("memory", memory.to_string()),
+            ("limits open files", limits::OPEN_FILES.to_string()),
+            ("limits core file size", "0".to_owned()),
+            ("limits pending signals", limits::PENDING_SIGNALS.to_string()),
+        ];
+        let wrong: Vec<_> = expected
+            .iter()
+            .filter(|(name, bound)| value(name).split_whitespace().next() != Some(bound))
+            .map(|(name, bound)| format!("{name}: `{}` instead of {bound}", value(name)))
+            .collect();
+        let good = "memory, processes, open files, core files, pending signals";
+        self.judge("bounds inside", wrong.is_empty(), good, &wrong.join(", "));
     }
 
     /// The firewall of every Grid on this machine; without one, of one that is made for the test.
