@@ -58,7 +58,7 @@ fn examine(config: &Config) -> Result<bool, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let all_hold = runtime.block_on(doctor::examine(config, |finding| println!("{finding}")))?;
     let verdict = if all_hold {
-        "Every promise of docs/security.md holds."
+        "Everything that was tried is as docs/security.md promises."
     } else {
         "Functions are not contained on this machine as docs/security.md promises."
     };
