@@ -137,6 +137,12 @@ pub struct Config {
     #[arg(default_value = "300", value_parser = rules::seconds(1..=86_400))]
     pub idle: Duration,
 
+    /// Threads of the edge (1 to 256); by default one per two cores, since the functions need the
+    /// others.
+    #[arg(id = "GRID_EDGE_THREADS", long = "edge-threads", value_name = "THREADS")]
+    #[arg(default_value_t = one_per_two_cores(), value_parser = rules::count(1..=256))]
+    pub edge_threads: usize,
+
     /// Longest wait of a request for a free replica, in seconds (1 to 300).
     #[arg(id = "GRID_QUEUE_SECONDS", long = "queue-seconds", value_name = "SECONDS")]
     #[arg(default_value = "30", value_parser = rules::seconds(1..=300))]
@@ -357,6 +363,10 @@ impl Config {
 
 fn one_per_core() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 256))
+}
+
+fn one_per_two_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 256))
 }
 
 fn absolute(cwd: &Path, path: &Path) -> PathBuf {

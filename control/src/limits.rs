@@ -42,6 +42,22 @@ pub const RESPONSE_HEADERS: usize = 100;
 /// Bytes of names and values of one function answer's headers.
 pub const RESPONSE_HEADER_BYTES: usize = 64 * 1024;
 
+/// How long a client has for the head of a request, from its first byte on.
+pub const REQUEST_HEAD: Duration = Duration::from_secs(10);
+/// How long a client's connection may rest between two requests.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long the rest of a refused request is read, so that the client sees the answer.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Requests that one HTTP/2 connection may have open at a time.
+pub const HTTP2_STREAMS: u32 = 100;
+/// Slowest reader that is waited for, in bytes per second.
+pub const SLOWEST_READER: u64 = 16 * 1024;
+
+/// How long a client may take to receive so many bytes.
+pub fn send_within(bytes: usize) -> Duration {
+    Duration::from_secs(30 + bytes as u64 / SLOWEST_READER)
+}
+
 /// Characters of a client's `X-Request-Id` that are taken over; a longer one is replaced.
 pub const REQUEST_ID_CHARS: usize = 128;
 /// Bytes of an admin API request's body beyond the code that it may carry.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use control::service::Obstacle;
 use jiff::Timestamp;
 
-use crate::pool::Refusal;
+use crate::{fields::Malformed, pool::Refusal};
 
 /// Methods that a function may be called with, as `Allow` writes them.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -14,12 +14,19 @@ pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 #[derive(Debug)]
 pub(crate) enum Denial {
     BadRequest(&'static str),
+    /// What came is not HTTP.
+    Malformed(Malformed),
     NotFound,
     MethodNotAllowed,
+    HeadTimeout(Duration),
     BodyTimeout(Duration),
     BodyTooLarge(usize),
     TargetTooLong,
     HeadersTooLarge,
+    /// The client expects something else than `100-continue`.
+    Expectation,
+    TransferCoding,
+    HttpVersion,
     QueueFull,
     NoReplica,
     Obstacle(Obstacle),
@@ -54,10 +61,18 @@ pub(crate) fn describe(denial: &Denial) -> Option<(u16, &'static str, String)> {
     Some(match denial {
         Denial::ClientGone => return None,
         Denial::BadRequest(why) => (400, "bad_request", text(why)),
+        Denial::Malformed(Malformed(what)) => {
+            (400, "bad_request", format!("The request is not valid HTTP: {what}."))
+        }
         Denial::NotFound => (404, "not_found", text("No function is deployed at this address.")),
         Denial::MethodNotAllowed => {
             (405, "method_not_allowed", format!("Functions answer to {ALLOW}."))
         }
+        Denial::HeadTimeout(within) => (
+            408,
+            "head_timeout",
+            format!("The request's head did not arrive within {} s.", within.as_secs()),
+        ),
         Denial::BodyTimeout(within) => (
             408,
             "body_timeout",
@@ -79,6 +94,21 @@ pub(crate) fn describe(denial: &Denial) -> Option<(u16, &'static str, String)> {
                 control::limits::REQUEST_HEADERS,
                 control::limits::REQUEST_HEADER_BYTES
             ),
+        ),
+        Denial::Expectation => (
+            417,
+            "expectation_failed",
+            text("The only expectation that is understood is 100-continue."),
+        ),
+        Denial::TransferCoding => (
+            501,
+            "transfer_coding_not_supported",
+            text("The only transfer coding that is understood is chunked."),
+        ),
+        Denial::HttpVersion => (
+            505,
+            "http_version_not_supported",
+            text("This server speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2."),
         ),
         Denial::QueueFull => {
             (429, "queue_full", text("Too many requests wait for this function. Try again later."))
@@ -132,7 +162,17 @@ fn function_failure(kind: &str) -> (u16, &'static str, String) {
 
 /// Whether it is unclear where the next request begins, or there should be none.
 pub(crate) fn ends_connection(denial: &Denial) -> bool {
-    matches!(denial, Denial::BodyTimeout(_) | Denial::BadRequest(_) | Denial::Stopping)
+    matches!(
+        denial,
+        Denial::HeadTimeout(_)
+            | Denial::BodyTimeout(_)
+            | Denial::BadRequest(_)
+            | Denial::Malformed(_)
+            | Denial::Expectation
+            | Denial::TransferCoding
+            | Denial::HttpVersion
+            | Denial::Stopping
+    )
 }
 
 pub(crate) fn retry_after(denial: &Denial) -> Option<i64> {

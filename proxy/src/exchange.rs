@@ -1,36 +1,66 @@
-//! One request to one replica and back. Everything that comes back is checked here and in `head`:
-//! what a container sends is not trusted. Pingora's client session is made for servers that are:
-//! it takes far larger heads, folded lines, a length beside chunks, and for an answer also what came
-//! before the request.
+//! One request to one replica and back, over the connection that the replica dialled. Everything that
+//! comes back is checked here and in `head`: what a container sends is not trusted.
 
 mod head;
 
-use std::{io, pin::Pin, task::Poll, time::Duration};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use control::limits;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
-use pingora_core::protocols::{Stream, http::v1::client::http_req_header_to_wire};
-use pingora_http::RequestHeader;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
-    time::Instant,
+use http::{Method, StatusCode};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    chunked::Chunked,
+    fields::Fields,
+    flow::Source,
+    link::{Link, News},
 };
 
 use head::Head;
 
-/// Headers between edge and runner start with this; they never pass through.
-pub(crate) const INTERNAL: &str = "x-grid-";
-const OUTCOME: &str = "x-grid-outcome";
+/// An answer up to here is read whole before it is passed on; a larger one flows.
+const WHOLE: u64 = 64 * 1024;
 
-/// What a function answered.
+/// What a replica answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub(crate) fields: Fields,
     /// The runner says that the function failed; the body tells how.
     pub(crate) failed: bool,
+    pub(crate) body: Begun,
+}
+
+/// How much of an answer is there.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// All of it; the connection comes back when it can serve another request.
+    Whole { body: Bytes, link: Option<Link> },
+    /// None, but so long would it be: the answer to HEAD.
+    Absent { length: Option<u64>, link: Option<Link> },
+    /// Its head; the rest is still to be read.
+    Rest(Rest),
+}
+
+/// A body that is still to be read.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    link: Link,
+    framing: Framing,
+    /// Whether the connection can serve another request afterwards.
+    closes: bool,
+    most_bytes: usize,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+enum Framing {
+    Length(u64),
+    Chunked(Chunked),
 }
 
 /// Why an exchange is not complete. The replica cannot be used again.
@@ -46,44 +76,44 @@ pub(crate) enum Fault {
     TooLarge,
 }
 
-/// Runs one request under one deadline. The connection comes back when it can serve another.
+/// Sends the request whose head is in `link.wire`, and reads the answer, or its head when it is a long
+/// one. All of it, the rest too, happens before the deadline.
 pub(crate) async fn run(
-    mut link: Stream,
-    request: Box<RequestHeader>,
-    body: Bytes,
+    mut link: Link,
+    method: &Method,
+    body: &[u8],
     most_bytes: usize,
     deadline: Instant,
-) -> Result<(Answer, Option<Stream>), Fault> {
+) -> Result<Answer, Fault> {
     let exchange = async {
         // What a function sent while nobody asked must not become anybody's answer.
-        match news(&mut link).await {
+        match link.news().await {
             News::Nothing => {}
             News::Bytes => return Err(Fault::Garbled("bytes before the request".to_owned())),
             News::End => return Err(Fault::Closed),
         }
-        send(&mut link, &request, &body).await?;
-        let (answer, stays) = receive(&mut link, &request.method, most_bytes).await?;
-        let stays = stays && matches!(news(&mut link).await, News::Nothing);
-        Ok((answer, stays.then_some(link)))
+        link.send(body).await.map_err(closed)?;
+        let head = head::read(&mut link).await?;
+        receive(link, head, method, most_bytes, deadline).await
     };
-    tokio::time::timeout_at(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
+    timeout_at(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
 }
 
 /// Asks the runner itself: `/ready` or `/health`. Gives the status, the message of a failure, and
 /// the connection when it can serve a request.
 pub(crate) async fn probe(
-    link: Stream,
+    mut link: Link,
     path: &str,
     within: Duration,
-) -> Result<(u16, String, Option<Stream>), Fault> {
-    let mut request = RequestHeader::build(Method::GET, path.as_bytes(), Some(1))
-        .map_err(|e| Fault::Garbled(e.to_string()))?;
-    let host = request.insert_header(header::HOST, "runner");
-    host.map_err(|e| Fault::Garbled(e.to_string()))?;
+) -> Result<(u16, String, Option<Link>), Fault> {
+    link.wire.clear();
+    let _ = write!(link.wire, "GET {path} HTTP/1.1\r\nhost: runner\r\n\r\n"); // a Vec takes everything
     let deadline = Instant::now() + within;
-    let (answer, link) =
-        run(link, Box::new(request), Bytes::new(), limits::MESSAGE_CHARS * 4, deadline).await?;
-    Ok((answer.status.as_u16(), failure(&answer.body).1, link))
+    let answer = run(link, &Method::GET, b"", limits::MESSAGE_CHARS * 4, deadline).await?;
+    match answer.body {
+        Begun::Whole { body, link } => Ok((answer.status.as_u16(), failure(&body).1, link)),
+        _ => Err(Fault::Garbled("a long answer of the runner itself".to_owned())),
+    }
 }
 
 /// Kind and message of a runner's own error.
@@ -108,88 +138,107 @@ pub(crate) fn failure(body: &[u8]) -> (String, String) {
     (clean(failure.error), clean(failure.message))
 }
 
-async fn send(link: &mut Stream, request: &RequestHeader, body: &[u8]) -> Result<(), Fault> {
-    let head = http_req_header_to_wire(request)
-        .ok_or_else(|| Fault::Garbled("the request cannot be written".to_owned()))?;
-    link.write_all(&head).await.map_err(closed)?;
-    link.write_all(body).await.map_err(closed)?;
-    link.flush().await.map_err(closed)
-}
-
-/// The answer, and whether the connection can serve another request.
 async fn receive(
-    link: &mut Stream,
+    mut link: Link,
+    head: Head,
     method: &Method,
     most_bytes: usize,
-) -> Result<(Answer, bool), Fault> {
-    let mut buffer = BytesMut::new();
-    let head = head::read(link, &mut buffer).await?;
-    let length = body_length(&head, method)?;
-    if length > most_bytes {
-        return Err(Fault::TooLarge);
+    deadline: Instant,
+) -> Result<Answer, Fault> {
+    let (status, failed, closes) = (head.status, head.failed, head.closes);
+    let body = match framing(&head, method, most_bytes)? {
+        None => {
+            let link = spared(link, closes).await;
+            Begun::Absent { length: head.length, link }
+        }
+        Some(Framing::Length(length)) if length <= WHOLE || failed => {
+            let body = whole(&mut link, length).await?;
+            let link = spared(link, closes).await;
+            Begun::Whole { body, link }
+        }
+        Some(_) if failed => return Err(Fault::Garbled("a failure in chunks".to_owned())),
+        Some(framing) => Begun::Rest(Rest { link, framing, closes, most_bytes, deadline }),
+    };
+    Ok(Answer { status, fields: head.fields, failed, body })
+}
+
+/// How the body behind a head is framed; none when there is none, whatever the head says.
+fn framing(head: &Head, method: &Method, most_bytes: usize) -> Result<Option<Framing>, Fault> {
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    match (head.length, head.chunked) {
+        _ if method == Method::HEAD => Ok(None),
+        (None | Some(0), false) if bodiless => Ok(Some(Framing::Length(0))),
+        _ if bodiless => {
+            Err(Fault::Garbled(format!("a body with status {}", head.status.as_u16())))
+        }
+        (Some(length), false) if length > most_bytes as u64 => Err(Fault::TooLarge),
+        (Some(length), false) => Ok(Some(Framing::Length(length))),
+        (None, true) => Ok(Some(Framing::Chunked(Chunked::of_runner()))),
+        (Some(_), true) => Err(Fault::Garbled("a content-length beside chunks".to_owned())),
+        (None, false) => Err(Fault::Garbled("no content-length".to_owned())),
     }
-    // Never more than was promised, and what is promised is bounded.
-    buffer.reserve(length.saturating_sub(buffer.len()));
-    while buffer.len() < length {
-        let missing = (length - buffer.len()) as u64;
-        if link.take(missing).read_buf(&mut buffer).await.map_err(closed)? == 0 {
+}
+
+/// A body of which all is promised; never reads more than that.
+async fn whole(link: &mut Link, length: u64) -> Result<Bytes, Fault> {
+    let length = usize::try_from(length).map_err(|_| Fault::TooLarge)?;
+    link.buffer.reserve(length.saturating_sub(link.buffer.len()));
+    while link.buffer.len() < length {
+        if link.read(length - link.buffer.len()).await.map_err(closed)? == 0 {
             return Err(Fault::Closed);
         }
     }
-    let body = buffer.split_to(length).freeze();
-    let stays = !head.closes && buffer.is_empty();
-    Ok((Answer { status: head.status, headers: head.headers, body, failed: head.failed }, stays))
+    Ok(link.buffer.split_to(length).freeze())
 }
 
-/// Bytes that follow a head. Runners say it of every answer.
-fn body_length(head: &Head, method: &Method) -> Result<usize, Fault> {
-    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    match head.length {
-        _ if method == Method::HEAD => Ok(0),
-        None | Some(0) if bodiless => Ok(0),
-        Some(length) if !bodiless => Ok(length),
-        Some(_) => Err(Fault::Garbled(format!("a body with status {}", head.status.as_u16()))),
-        None => Err(Fault::Garbled("no content-length".to_owned())),
+/// The connection, when an answer has ended and nothing else came.
+async fn spared(mut link: Link, closes: bool) -> Option<Link> {
+    let stays = !closes && link.buffer.is_empty();
+    (stays && link.news().await == News::Nothing).then_some(link)
+}
+
+impl Rest {
+    /// Bytes of the body, when the head said so.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked(_) => None,
+        }
     }
-}
 
-/// What an idle connection holds.
-enum News {
-    Nothing,
-    Bytes,
-    End,
-}
+    /// Reads the body to its end and hands each piece on as it comes. The connection comes back when
+    /// it can serve another request.
+    pub(crate) async fn pump(self, source: Source) -> Result<Option<Link>, Fault> {
+        timeout_at(self.deadline, self.pump_on(source)).await.unwrap_or(Err(Fault::TimedOut))
+    }
 
-/// Looks without waiting.
-async fn news(link: &mut Stream) -> News {
-    let look = std::future::poll_fn(|context| {
-        let mut byte = [0];
-        let mut byte = ReadBuf::new(&mut byte);
-        Poll::Ready(match Pin::new(&mut *link).poll_read(context, &mut byte) {
-            Poll::Pending => News::Nothing,
-            Poll::Ready(Ok(())) if !byte.filled().is_empty() => News::Bytes,
-            Poll::Ready(_) => News::End,
-        })
-    });
-    // A task that has done much already is otherwise told that there is nothing.
-    tokio::task::unconstrained(look).await
-}
-
-/// Whether a header means anything beyond one connection.
-pub(crate) fn passes_through(name: &HeaderName) -> bool {
-    !matches!(
-        name.as_str(),
-        "connection"
-            | "content-length"
-            | "date"
-            | "expect"
-            | "keep-alive"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    ) && !name.as_str().starts_with("proxy-")
-        && !name.as_str().starts_with(INTERNAL)
+    async fn pump_on(mut self, source: Source) -> Result<Option<Link>, Fault> {
+        let mut left = self.most_bytes;
+        let mut piece = BytesMut::new();
+        loop {
+            let ended = match &mut self.framing {
+                Framing::Length(length) => {
+                    let here = (self.link.buffer.len() as u64).min(*length);
+                    *length -= here;
+                    let here = usize::try_from(here).map_err(|_| Fault::TooLarge)?;
+                    piece = self.link.buffer.split_to(here);
+                    *length == 0
+                }
+                Framing::Chunked(chunked) => chunked
+                    .decode(&mut self.link.buffer, &mut piece)
+                    .map_err(|odd| Fault::Garbled(odd.0.to_owned()))?,
+            };
+            left = left.checked_sub(piece.len()).ok_or(Fault::TooLarge)?;
+            source.send(piece.split().freeze());
+            if ended {
+                source.end();
+                return Ok(spared(self.link, self.closes).await);
+            }
+            if self.link.read(usize::MAX).await.map_err(closed)? == 0 {
+                return Err(Fault::Closed);
+            }
+        }
+    }
 }
 
 fn closed(_: io::Error) -> Fault {

@@ -1,8 +1,7 @@
-//! A public request's way, from its head to its answer. Everything happens in `request_filter`,
-//! with our own exchange: Pingora's proxy phases replay only small bodies and know no deadline for
-//! a whole exchange.
+//! A public request's way, from its head to its answer.
 
 use std::{
+    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,30 +9,27 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use control::service::GoneCause;
-use http::{HeaderName, HeaderValue, header};
-use pingora_core::{
-    Error, ErrorType, Result, protocols::http::ServerSession, upstreams::peer::HttpPeer,
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
 };
-use pingora_http::RequestHeader;
-use pingora_proxy::{ProxyHttp, Session};
-use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     admit,
+    client::{Body, Client, Peer},
     denial::Denial,
-    exchange::{self, Answer, Fault},
+    exchange::{self, Begun, Fault, Rest},
+    fields::write_field,
+    flow::{self, Flow},
+    hop,
+    link::Link,
     pool::{Lease, Turn},
-    respond::{self, Timing},
+    request::Request,
+    respond::{self, Answer, Timing},
     route::{Routes, Target},
 };
-
-/// Time that a client has for the rest of a body that was refused.
-const DRAIN: Duration = Duration::from_secs(1);
-/// Slowest reader that is waited for, bytes per second.
-const SLOWEST_READER: usize = 16 * 1024;
 
 /// The bounds that settings may move.
 #[derive(Debug, Clone)]
@@ -45,7 +41,7 @@ pub(crate) struct Bounds {
     pub(crate) queue_within: Duration,
 }
 
-/// Serves the public port.
+/// Serves public requests.
 pub(crate) struct Gateway {
     pub(crate) routes: Arc<Routes>,
     pub(crate) bounds: Bounds,
@@ -62,21 +58,26 @@ pub(crate) struct Traffic {
     ended: Notify,
 }
 
-struct Running<'a>(&'a Traffic);
+struct Running(Arc<Traffic>);
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.0.stopping.load(Ordering::SeqCst) {
+        if last && self.0.stopping() {
             self.0.ended.notify_one();
         }
     }
 }
 
 impl Traffic {
-    fn enter(&self) -> Running<'_> {
+    fn enter(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::SeqCst);
-        Running(self)
+        Running(self.clone())
+    }
+
+    /// Whether new requests are refused.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// Requests that run now.
@@ -93,70 +94,79 @@ impl Traffic {
     }
 }
 
-#[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = ();
-
-    fn new_ctx(&self) -> Self::CTX {}
-
-    async fn request_filter(&self, session: &mut Session, _: &mut ()) -> Result<bool> {
+impl Gateway {
+    /// Answers one request.
+    pub(crate) async fn answer<C: Client>(&self, client: &mut C, request: &Request, peer: &Peer) {
         let _running = self.traffic.enter();
-        let session = session.as_downstream_mut();
-        prepare(session);
-        let request_id = admit::request_id(session.req_header());
+        let request_id = admit::request_id(request);
         let mut timing = Timing::default();
-        match self.serve(session, &request_id, &mut timing).await {
-            Ok(answer) => respond::answer(session, answer, &request_id, &timing).await?,
-            Err(denial) => {
-                tracing::debug!(request_id, ?denial, "denied");
-                if !respond::deny(session, &denial, &request_id, &timing).await? {
-                    session.set_keepalive(None);
+        match self.serve(client, request, peer, &request_id, &mut timing).await {
+            Ok(answer) => {
+                if let Err(error) = respond::answer(client, answer, &request_id, &timing).await {
+                    tracing::debug!(%request_id, %error, "an answer was not delivered");
                 }
             }
+            Err(denial) => self.deny(client, request, &denial, &request_id, &timing).await,
         }
-        Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, _: &mut ()) -> Result<Box<HttpPeer>> {
-        // `request_filter` has answered every request.
-        Err(Error::explain(ErrorType::InternalError, "no upstream is ever asked for"))
-    }
-}
-
-impl Gateway {
-    async fn serve(
+    /// Answers what is no request.
+    pub(crate) async fn refuse<C: Client>(
         &self,
-        session: &mut ServerSession,
+        client: &mut C,
+        request: &Request,
+        _: &Peer,
+        denial: Denial,
+    ) {
+        let _running = self.traffic.enter();
+        self.deny(client, request, &denial, &admit::request_id(request), &Timing::default()).await;
+    }
+
+    async fn deny<C: Client>(
+        &self,
+        client: &mut C,
+        request: &Request,
+        denial: &Denial,
+        request_id: &str,
+        timing: &Timing,
+    ) {
+        tracing::debug!(request_id, ?denial, "denied");
+        if let Err(error) = respond::deny(client, request, denial, request_id, timing).await {
+            tracing::debug!(request_id, %error, "a denial was not delivered");
+        }
+    }
+
+    async fn serve<C: Client>(
+        &self,
+        client: &mut C,
+        request: &Request,
+        peer: &Peer,
         request_id: &str,
         timing: &mut Timing,
     ) -> Result<Answer, Denial> {
-        if self.traffic.stopping.load(Ordering::SeqCst) {
+        if self.traffic.stopping() {
             return Err(Denial::Stopping);
         }
-        let target = self.route(session.req_header())?;
-        admit::head(session.req_header(), self.bounds.body_bytes)?;
-        admit::framing(session)?;
-        let body = admit::body(session, self.bounds.body_bytes, self.bounds.body_within).await?;
-        let lease = self.acquire(session, &target, timing).await?;
-        self.exchange(session, &target, lease, body, request_id, timing).await
+        admit::head(request)?;
+        let target = self.routes.find(&request.host, request.path()).ok_or(Denial::NotFound)?;
+        admit::length(request, self.bounds.body_bytes)?;
+        let body = self.body(client).await?;
+        let mut lease = self.acquire(client, &target, timing).await?;
+        let mut link = lease.start().ok_or(Denial::Crashed)?;
+        self.write_head(&mut link.wire, request, peer, &target, body.len(), request_id);
+        self.exchange(request, lease, link, body, timing).await
     }
 
-    fn route(&self, request: &RequestHeader) -> Result<Arc<Target>, Denial> {
-        let host = match request.uri.host() {
-            Some(host) => Some(host),
-            None => request.headers.get(header::HOST).and_then(|host| host.to_str().ok()),
-        };
-        let found = host.and_then(|host| self.routes.find(host, request.uri.path()));
-        found.ok_or_else(|| {
-            // CONNECT and the like have no path, but deserve the right answer.
-            admit::head(request, usize::MAX).err().unwrap_or(Denial::NotFound)
-        })
+    async fn body<C: Client>(&self, client: &mut C) -> Result<Bytes, Denial> {
+        let within = self.bounds.body_within;
+        let read = timeout(within, client.body(self.bounds.body_bytes)).await;
+        read.unwrap_or(Err(Denial::BodyTimeout(within)))
     }
 
     /// A free replica, or one for which the request waits its turn, as long as its client stays.
-    async fn acquire(
+    async fn acquire<C: Client>(
         &self,
-        session: &mut ServerSession,
+        client: &mut C,
         target: &Target,
         timing: &mut Timing,
     ) -> Result<Lease, Denial> {
@@ -167,7 +177,7 @@ impl Gateway {
         let asked = Instant::now();
         let turn = tokio::select! {
             turn = place.turn(asked + self.bounds.queue_within) => turn.map_err(Denial::from),
-            () = client_gone(session) => Err(Denial::ClientGone),
+            () = client.gone() => Err(Denial::ClientGone),
         };
         let waited = asked.elapsed();
         if place.asleep {
@@ -180,121 +190,119 @@ impl Gateway {
 
     async fn exchange(
         &self,
-        session: &ServerSession,
-        target: &Target,
-        mut lease: Lease,
+        request: &Request,
+        lease: Lease,
+        link: Link,
         body: Bytes,
-        request_id: &str,
         timing: &mut Timing,
     ) -> Result<Answer, Denial> {
-        let request = self.request(session, target, &body, request_id);
-        let (request, link) = match (request, lease.start()) {
-            (Ok(request), Some(link)) => (request, link),
-            _ => return Err(Denial::BadRequest("The request cannot be passed on.")),
-        };
         let began = Instant::now();
         let deadline = began + self.bounds.function_timeout;
-        let outcome =
-            exchange::run(link, request, body, self.bounds.response_bytes, deadline).await;
+        let most = self.bounds.response_bytes;
+        let outcome = exchange::run(link, &request.method, &body, most, deadline).await;
         timing.exec = began.elapsed();
-        match outcome {
-            Ok((answer, Some(link))) => {
-                lease.give_back(link);
-                accept(answer)
-            }
-            Ok((answer, None)) => {
-                lease.retire(GoneCause::Closed);
-                accept(answer)
-            }
+        let exchange::Answer { status, fields, failed, body } = match outcome {
+            Ok(answer) => answer,
             Err(fault) => {
-                tracing::debug!(request_id, replica = %lease.replica(), ?fault, "exchange failed");
-                let (cause, denial) = self.blame(fault);
-                lease.retire(cause);
-                Err(denial)
+                give_up(lease, &fault);
+                return Err(self.denial(&fault));
             }
+        };
+        let body = match body {
+            Begun::Whole { body, link } => {
+                lease.settle(link);
+                Body::Whole(body)
+            }
+            Begun::Absent { length, link } => {
+                lease.settle(link);
+                Body::Absent(length)
+            }
+            Begun::Rest(rest) => Body::Flow(self.let_flow(rest, lease)),
+        };
+        match body {
+            // A function's own failure becomes a denial: its details are not for the public.
+            Body::Whole(body) if failed => {
+                let (kind, message) = exchange::failure(&body);
+                Err(Denial::Function { kind, message })
+            }
+            Body::Absent(_) if failed => {
+                let kind = if status.as_u16() == 452 { "ssrf_blocked" } else { "" };
+                Err(Denial::Function { kind: kind.to_owned(), message: String::new() })
+            }
+            body => Ok(Answer { status, fields, body }),
         }
     }
 
-    fn blame(&self, fault: Fault) -> (GoneCause, Denial) {
+    /// Reads the rest of a long answer beside the client's reading of it. The task ends at the
+    /// deadline of the exchange at the latest, and who stops waits for it.
+    fn let_flow(&self, rest: Rest, lease: Lease) -> Flow {
+        let (source, flow) = flow::flow(rest.length());
+        let running = self.traffic.enter();
+        tokio::spawn(async move {
+            match rest.pump(source).await {
+                Ok(link) => lease.settle(link),
+                Err(fault) => give_up(lease, &fault),
+            }
+            drop(running);
+        });
+        flow
+    }
+
+    fn denial(&self, fault: &Fault) -> Denial {
         match fault {
-            Fault::TimedOut => (GoneCause::TimedOut, Denial::Timeout(self.bounds.function_timeout)),
-            Fault::Closed => (GoneCause::Closed, Denial::Crashed),
-            Fault::Garbled(reason) => {
-                tracing::info!(reason, "a replica's answer was refused");
-                (GoneCause::Garbled, Denial::InvalidAnswer)
-            }
-            Fault::TooLarge => {
-                (GoneCause::Garbled, Denial::AnswerTooLarge(self.bounds.response_bytes))
-            }
+            Fault::TimedOut => Denial::Timeout(self.bounds.function_timeout),
+            Fault::Closed => Denial::Crashed,
+            Fault::Garbled(_) => Denial::InvalidAnswer,
+            Fault::TooLarge => Denial::AnswerTooLarge(self.bounds.response_bytes),
         }
     }
 
-    /// The request as the runner gets it (runners/PROTOCOL.md).
-    fn request(
+    /// The head of the request as the runner gets it (runners/PROTOCOL.md).
+    fn write_head(
         &self,
-        session: &ServerSession,
+        wire: &mut Vec<u8>,
+        request: &Request,
+        peer: &Peer,
         target: &Target,
-        body: &Bytes,
+        body_bytes: usize,
         request_id: &str,
-    ) -> Result<Box<RequestHeader>> {
-        let came = session.req_header();
-        let path = came.uri.path_and_query().map_or("/", |target| target.as_str());
-        let size = came.headers.len() + 8;
-        let mut request = RequestHeader::build(came.method.clone(), path.as_bytes(), Some(size))?;
-        for (name, value) in &came.headers {
-            if exchange::passes_through(name) {
-                request.append_header(name.clone(), value.clone())?;
+    ) {
+        wire.clear();
+        wire.extend_from_slice(request.method.as_str().as_bytes());
+        wire.push(b' ');
+        wire.extend_from_slice(request.target.as_bytes());
+        wire.extend_from_slice(b" HTTP/1.1\r\n");
+        write_field(wire, b"host", request.host.as_bytes());
+        let own = hop::Named::of(&request.fields);
+        for (name, value) in request.fields.iter() {
+            if name != b"host" && hop::passes(name) && !own.names(name) {
+                write_field(wire, name, value);
             }
         }
-        if !request.headers.contains_key(header::HOST)
-            && let Some(host) = came.uri.host()
-        {
-            request.insert_header(header::HOST, host)?;
-        }
-        request.insert_header(header::CONTENT_LENGTH, body.len())?;
-        let source = session.client_addr().and_then(|addr| addr.as_inet());
-        let source = source.map(|addr| addr.ip().to_string()).unwrap_or_default();
-        for (name, value) in [
-            ("x-grid-request-id", request_id),
-            ("x-grid-deadline-ms", &self.bounds.function_timeout.as_millis().to_string()),
-            ("x-grid-source-ip", &source),
-            ("x-grid-function", target.function.as_str()),
-            ("x-grid-scheme", "http"),
-        ] {
-            let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""));
-            request.insert_header(HeaderName::from_static(name), value)?;
-        }
-        Ok(Box::new(request))
+        // A Vec takes everything.
+        let _ = write!(wire, "content-length: {body_bytes}\r\n");
+        let _ =
+            write!(wire, "x-grid-deadline-ms: {}\r\n", self.bounds.function_timeout.as_millis());
+        write_field(wire, b"x-grid-request-id", request_id.as_bytes());
+        write_field(wire, b"x-grid-source-ip", peer.source.as_bytes());
+        write_field(wire, b"x-grid-function", target.function.as_str().as_bytes());
+        write_field(wire, b"x-grid-scheme", peer.scheme.as_bytes());
+        wire.extend_from_slice(b"\r\n");
     }
 }
 
-/// What Pingora's defaults are too strict or too patient with.
-fn prepare(session: &mut ServerSession) {
-    session.set_total_drain_timeout(Some(DRAIN));
-    session.set_min_send_rate(Some(SLOWEST_READER));
-    session.set_pipelining_enabled(true);
-    if let ServerSession::H1(session) = session {
-        // A denied request's body is drained, so that its connection survives.
-        session.set_close_on_response_before_downstream_finish(false);
-    }
-}
-
-/// A function's own failure becomes a denial: its details are not for the public.
-fn accept(answer: Answer) -> Result<Answer, Denial> {
-    if !answer.failed {
-        return Ok(answer);
-    }
-    let (kind, message) = exchange::failure(&answer.body);
-    Err(Denial::Function { kind, message })
-}
-
-/// Ends when the client has hung up. A client that sends its next request early is still there.
-async fn client_gone(session: &mut ServerSession) {
-    match session.read_body_or_idle(true).await {
-        Err(error) if *error.etype() != ErrorType::ConnectError => {}
-        _ => {
-            session.set_keepalive(None);
-            std::future::pending().await
+/// A replica that did not answer as it should is not used again.
+fn give_up(lease: Lease, fault: &Fault) {
+    let replica = lease.replica();
+    match fault {
+        Fault::Garbled(reason) => {
+            tracing::info!(%replica, reason, "a replica's answer was refused")
         }
+        _ => tracing::debug!(%replica, ?fault, "an exchange failed"),
     }
+    lease.retire(match fault {
+        Fault::TimedOut => GoneCause::TimedOut,
+        Fault::Closed => GoneCause::Closed,
+        Fault::Garbled(_) | Fault::TooLarge => GoneCause::Garbled,
+    });
 }

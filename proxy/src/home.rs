@@ -18,7 +18,6 @@ use control::{
     name::{DeploymentId, ReplicaId},
     service::{GoneCause, Seen},
 };
-use pingora_core::protocols::{Stream, l4};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::{UnixListener, UnixStream},
@@ -27,6 +26,7 @@ use tokio::{
 
 use crate::{
     exchange::{self, Fault},
+    link::Link,
     pool::Pool,
 };
 
@@ -54,7 +54,9 @@ impl Home {
         };
         // One connection is the lease. Whoever dials again finds nobody and costs nothing.
         drop(listener);
-        let link: Stream = Box::new(l4::stream::Stream::from(stream));
+        let Ok(link) = Link::new(stream) else {
+            return self.pool.report(&self.replica, gone(GoneCause::Closed));
+        };
         match introduction(exchange::probe(link, "/ready", limits::LOAD).await) {
             Ok(link) => self.pool.join(self.replica.clone(), self.deployment, link),
             Err(seen) => {
@@ -125,7 +127,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
 
 /// What the answer to `/ready` says: the connection of a replica that can serve, or why it never
 /// will.
-fn introduction(answer: Result<(u16, String, Option<Stream>), Fault>) -> Result<Stream, Seen> {
+fn introduction(answer: Result<(u16, String, Option<Link>), Fault>) -> Result<Link, Seen> {
     Err(match answer {
         Ok((200, _, Some(link))) => return Ok(link),
         Ok((503, message, _)) => Seen::Unloadable { message: told(message) },

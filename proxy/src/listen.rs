@@ -5,15 +5,18 @@ use std::{net::SocketAddr, sync::Arc};
 use async_trait::async_trait;
 use control::{config::Config, context::Context, store::Store};
 use pingora_core::{
-    apps::HttpServerOptions,
-    server::{ListenFds, Server, ShutdownWatch},
+    apps::ServerApp,
+    listeners::{L4BufferSettings, ListenerConfig},
+    protocols::{ALPN, Stream},
+    server::{ListenFds, ShutdownWatch},
     services::{Service as ServiceTrait, listening::Service},
 };
-use pingora_proxy::{HttpProxy, ProxyServiceBuilder};
 
 use crate::{
+    client::Peer,
     edge::{self, Edge},
     gateway::{Bounds, Gateway, Traffic},
+    http1, http2,
     route::Routes,
 };
 
@@ -21,13 +24,12 @@ use crate::{
 /// replicas' connections belong to the runtime that accepted them.
 pub(crate) struct EdgeService {
     edge: Arc<Edge>,
-    inner: Service<HttpProxy<Gateway>>,
+    inner: Service<Front>,
 }
 
 impl EdgeService {
     pub(crate) fn new(
         config: &Config,
-        server: &Server,
         context: &Context,
         traffic: &Arc<Traffic>,
         public_addr: SocketAddr,
@@ -44,14 +46,11 @@ impl EdgeService {
                 queue_within: config.queue_wait,
             },
         };
-        // CONNECT is refused like any other method, by our own answer.
-        let mut options = HttpServerOptions::default();
-        options.allow_connect_method_proxying = true;
-        let mut inner = ProxyServiceBuilder::new(&server.configuration, gateway)
-            .name("edge")
-            .server_options(options)
-            .build();
-        inner.add_tcp(&public_addr.to_string());
+        let mut inner = Service::new("edge".to_owned(), Front(Arc::new(gateway)));
+        // Requests are read into buffers of their own: another copy on the way would be for nothing.
+        let listener = ListenerConfig::tcp(public_addr.to_string());
+        inner.add_listener(listener.l4_buffer(L4BufferSettings::unbuffered()));
+        inner.threads = Some(config.edge_threads);
         let edge = Edge {
             store: context.store.clone() as Arc<dyn Store>,
             routes,
@@ -61,6 +60,21 @@ impl EdgeService {
             idle_after: config.idle,
         };
         Self { edge: Arc::new(edge), inner }
+    }
+}
+
+/// Every connection of the public goes one of two ways.
+struct Front(Arc<Gateway>);
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let peer = Peer::of(&stream);
+        match stream.selected_alpn_proto() {
+            Some(ALPN::H2) => http2::serve(stream, &self.0, peer).await,
+            _ => http1::serve(stream, &self.0, &peer).await,
+        }
+        None
     }
 }
 
@@ -80,5 +94,9 @@ impl ServiceTrait for EdgeService {
 
     fn name(&self) -> &str {
         "edge"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.inner.threads
     }
 }

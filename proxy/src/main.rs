@@ -2,14 +2,25 @@
 
 mod admit;
 mod background;
+mod chunked;
+mod client;
+mod date;
 mod denial;
 mod edge;
 mod exchange;
+mod fields;
+mod flow;
 mod gateway;
+mod head;
 mod home;
+mod hop;
+mod http1;
+mod http2;
+mod link;
 mod listen;
 mod pool;
 mod privilege;
+mod request;
 mod respond;
 mod route;
 mod serve;

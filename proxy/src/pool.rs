@@ -12,11 +12,12 @@ use control::{
     service::{GoneCause, Obstacle, Seen, ServiceView, Wish},
 };
 use parking_lot::Mutex;
-use pingora_core::protocols::Stream;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+
+use crate::link::Link;
 
 /// Something that control has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,7 @@ struct Member {
     deployment: DeploymentId,
     draining: bool,
     /// None while a request has it.
-    link: Option<Stream>,
+    link: Option<Link>,
     free_since: Instant,
     told_idle: bool,
 }
@@ -74,7 +75,7 @@ struct Member {
 /// A replica's connection on its way to a request.
 struct Grant {
     replica: ReplicaId,
-    link: Stream,
+    link: Link,
 }
 
 /// A replica's connection, for one request. The edge never knows what became of a request that it
@@ -82,7 +83,7 @@ struct Grant {
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     replica: ReplicaId,
-    link: Option<Stream>,
+    link: Option<Link>,
     used: bool,
     /// Set for a health check, which is no work: the replica has rested since then.
     rested_since: Option<Instant>,
@@ -141,7 +142,7 @@ impl Pool {
     }
 
     /// A replica called home and its code is loaded.
-    pub(crate) fn join(self: &Arc<Self>, id: ReplicaId, deployment: DeploymentId, link: Stream) {
+    pub(crate) fn join(self: &Arc<Self>, id: ReplicaId, deployment: DeploymentId, link: Link) {
         let mut state = self.state.lock();
         let member = Member {
             deployment,
@@ -348,15 +349,23 @@ impl Lease {
     }
 
     /// The connection, to be used now.
-    pub(crate) fn start(&mut self) -> Option<Stream> {
+    pub(crate) fn start(&mut self) -> Option<Link> {
         self.used = true;
         self.link.take()
     }
 
     /// The exchange is complete and the connection can serve the next one.
-    pub(crate) fn give_back(mut self, link: Stream) {
+    pub(crate) fn give_back(mut self, link: Link) {
         self.used = false;
         self.link = Some(link);
+    }
+
+    /// The exchange is complete; without its connection the replica is gone.
+    pub(crate) fn settle(self, link: Option<Link>) {
+        match link {
+            Some(link) => self.give_back(link),
+            None => self.retire(GoneCause::Closed),
+        }
     }
 
     /// The replica cannot be used again.

@@ -1,16 +1,16 @@
 //! The only place that writes to the public: a function's answer, or a denial as a small JSON text
 //! with a code and the request's id.
 
-use std::time::Duration;
+use std::{io, io::Write as _, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
-use pingora_core::{Result, protocols::http::ServerSession};
-use pingora_http::ResponseHeader;
+use http::{Method, StatusCode};
 
 use crate::{
+    client::{Body, Client, Reply},
     denial::{self, Denial},
-    exchange::Answer,
+    fields::Fields,
+    request::Request,
 };
 
 /// Where a request's time went.
@@ -20,83 +20,71 @@ pub(crate) struct Timing {
     pub(crate) queue: Duration,
     /// Waiting for a replica to start.
     pub(crate) wake: Duration,
-    /// In the replica.
+    /// In the replica, until its answer or the head of a long one.
     pub(crate) exec: Duration,
 }
 
-impl Timing {
-    fn header(&self) -> String {
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        format!(
-            "queue;dur={:.1}, wake;dur={:.1}, exec;dur={:.1}",
-            ms(self.queue),
-            ms(self.wake),
-            ms(self.exec)
-        )
-    }
+/// A function's answer, on its way to the public.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: Fields,
+    pub(crate) body: Body,
 }
 
 /// Writes a function's answer.
-pub(crate) async fn answer(
-    session: &mut ServerSession,
+pub(crate) async fn answer<C: Client>(
+    client: &mut C,
     answer: Answer,
     request_id: &str,
     timing: &Timing,
-) -> Result<()> {
-    let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 6))?;
-    for (name, value) in &answer.headers {
-        head.append_header(name.clone(), value.clone())?;
-    }
-    if !matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;
-    }
-    write(session, head, answer.body, request_id, timing).await
+) -> io::Result<()> {
+    let Answer { status, mut fields, body } = answer;
+    sign(&mut fields, request_id, timing);
+    client.send(Reply { status, fields: &fields, body, last: false }).await
 }
 
 /// Writes a denial. False when there was nobody to write to.
-pub(crate) async fn deny(
-    session: &mut ServerSession,
+pub(crate) async fn deny<C: Client>(
+    client: &mut C,
+    request: &Request,
     denial: &Denial,
     request_id: &str,
     timing: &Timing,
-) -> Result<bool> {
+) -> io::Result<bool> {
     let Some((status, code, message)) = denial::describe(denial) else { return Ok(false) };
     let body = serde_json::json!({"code": code, "message": message, "request_id": request_id});
-    let body = Bytes::from(format!("{body}\n"));
-    let mut head = ResponseHeader::build(status, Some(8))?;
-    head.insert_header(header::CONTENT_TYPE, "application/json")?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    let body = format!("{body}\n");
+    let mut fields = Fields::default();
+    fields.push("content-type", b"application/json");
+    fields.push("cache-control", b"no-store");
     if let Denial::MethodNotAllowed = denial {
-        head.insert_header(header::ALLOW, denial::ALLOW)?;
+        fields.push("allow", denial::ALLOW.as_bytes());
     }
     if let Some(seconds) = denial::retry_after(denial) {
-        head.insert_header(header::RETRY_AFTER, seconds)?;
+        fields.push("retry-after", seconds.to_string().as_bytes());
     }
-    if denial::ends_connection(denial) || session.req_header().method == Method::CONNECT {
-        session.set_keepalive(None);
-    }
-    write(session, head, body, request_id, timing).await?;
+    sign(&mut fields, request_id, timing);
+    let body = match request.method {
+        Method::HEAD => Body::Absent(Some(body.len() as u64)),
+        _ => Body::Whole(Bytes::from(body)),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let last = denial::ends_connection(denial);
+    client.send(Reply { status, fields: &fields, body, last }).await?;
     Ok(true)
 }
 
-async fn write(
-    session: &mut ServerSession,
-    mut head: ResponseHeader,
-    body: Bytes,
-    request_id: &str,
-    timing: &Timing,
-) -> Result<()> {
-    head.insert_header("x-request-id", request_id)?;
-    head.append_header(
-        "server-timing",
-        HeaderValue::from_str(&timing.header()).unwrap_or(HeaderValue::from_static("queue")),
-    )?;
-    let no_body = session.req_header().method == Method::HEAD || body.is_empty();
-    session.write_response_header(Box::new(head)).await?;
-    if no_body {
-        session.finish_body().await
-    } else {
-        session.write_response_body(body, true).await
+/// What every answer carries.
+fn sign(fields: &mut Fields, request_id: &str, timing: &Timing) {
+    fields.push("x-request-id", request_id.as_bytes());
+    let mut text = [0; 96];
+    let mut rest = &mut text[..];
+    let parts = [("queue", timing.queue), (", wake", timing.wake), (", exec", timing.exec)];
+    for (name, time) in parts {
+        let tenths = time.as_micros() / 100;
+        // Times that fill the room do not occur: every wait has a bound.
+        let _ = write!(rest, "{name};dur={}.{}", tenths / 10, tenths % 10);
     }
+    let left = rest.len();
+    fields.push("server-timing", &text[..text.len() - left]);
 }

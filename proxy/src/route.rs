@@ -1,11 +1,13 @@
-//! Which function answers at which host and path.
+//! Which function answers at which host and path. A lookup costs the same for ten routes and for a
+//! hundred thousand: one hash of host and name, and one comparison.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, hash::BuildHasher, sync::Arc};
 
 use control::{
     name::{FunctionName, PublicDomain, ServiceId},
     service::Route,
 };
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
 
 use crate::pool::Pool;
@@ -16,12 +18,15 @@ pub(crate) struct Routes(RwLock<Table>);
 
 #[derive(Default)]
 struct Table {
-    hosts: HashMap<String, HashMap<String, Arc<Target>>>,
-    by_service: HashMap<ServiceId, (PublicDomain, FunctionName)>,
+    /// By host and name, which are in the targets themselves.
+    targets: HashTable<Arc<Target>>,
+    by_service: HashMap<ServiceId, Arc<Target>>,
+    hasher: DefaultHashBuilder,
 }
 
 /// Where a request goes.
 pub(crate) struct Target {
+    domain: PublicDomain,
     /// The function's name, as the runner is told.
     pub(crate) function: FunctionName,
     /// Its replicas and queue.
@@ -31,19 +36,22 @@ pub(crate) struct Target {
 impl Routes {
     /// Sets or removes the route of one service.
     pub(crate) fn set(&self, service: ServiceId, route: Option<&Route>, pool: &Arc<Pool>) {
-        let wanted = route.map(|r| (r.public_domain.clone(), r.function_name.clone()));
         let mut table = self.0.write();
-        if table.by_service.get(&service) == wanted.as_ref() {
+        if let (Some(target), Some(route)) = (table.by_service.get(&service), route)
+            && target.answers(route.public_domain.as_str(), route.function_name.as_str())
+        {
             return;
         }
-        if let Some((domain, function)) = table.by_service.remove(&service) {
-            table.remove(service, &domain, &function);
-        }
-        if let Some((domain, function)) = wanted {
-            let target = Arc::new(Target { function: function.clone(), pool: pool.clone() });
-            let functions = table.hosts.entry(domain.to_string()).or_default();
-            functions.insert(function.to_string(), target);
-            table.by_service.insert(service, (domain, function));
+        table.remove(service);
+        if let Some(route) = route {
+            table.add(
+                Arc::new(Target {
+                    domain: route.public_domain.clone(),
+                    function: route.function_name.clone(),
+                    pool: pool.clone(),
+                }),
+                service,
+            );
         }
     }
 
@@ -51,23 +59,44 @@ impl Routes {
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<Arc<Target>> {
         let host = host_name(host)?;
         let function = function_name(path)?;
-        self.0.read().hosts.get(host.as_ref())?.get(function).cloned()
+        self.0.read().get(&host, function).cloned()
     }
 }
 
 impl Table {
-    fn remove(&mut self, service: ServiceId, domain: &PublicDomain, function: &FunctionName) {
-        let Some(functions) = self.hosts.get_mut(domain.as_str()) else { return };
+    fn get(&self, domain: &str, function: &str) -> Option<&Arc<Target>> {
+        let hash = self.hasher.hash_one((domain, function));
+        self.targets.find(hash, |target| target.answers(domain, function))
+    }
+
+    fn add(&mut self, target: Arc<Target>, service: ServiceId) {
+        let Self { targets, by_service, hasher } = self;
+        let key = |target: &Arc<Target>| {
+            hasher.hash_one((target.domain.as_str(), target.function.as_str()))
+        };
+        let same =
+            |other: &Arc<Target>| other.answers(target.domain.as_str(), target.function.as_str());
+        by_service.insert(service, target.clone());
+        // Another service may still have this address: it has given it up, and its own news follow.
+        match targets.entry(key(&target), same, key) {
+            hashbrown::hash_table::Entry::Occupied(mut other) => *other.get_mut() = target,
+            hashbrown::hash_table::Entry::Vacant(place) => drop(place.insert(target)),
+        }
+    }
+
+    fn remove(&mut self, service: ServiceId) {
+        let Some(target) = self.by_service.remove(&service) else { return };
+        let hash = self.hasher.hash_one((target.domain.as_str(), target.function.as_str()));
         // Another service may have taken the address over in the meantime.
-        let owner =
-            |other: &(PublicDomain, FunctionName)| other.0 == *domain && other.1 == *function;
-        if self.by_service.iter().any(|(id, other)| *id != service && owner(other)) {
-            return;
+        if let Ok(place) = self.targets.find_entry(hash, |other| Arc::ptr_eq(other, &target)) {
+            place.remove();
         }
-        functions.remove(function.as_str());
-        if functions.is_empty() {
-            self.hosts.remove(domain.as_str());
-        }
+    }
+}
+
+impl Target {
+    fn answers(&self, domain: &str, function: &str) -> bool {
+        self.domain.as_str() == domain && self.function.as_str() == function
     }
 }
 
@@ -140,6 +169,26 @@ mod tests {
         assert!(routes.find("b.example", "/fn/bye").is_some());
         routes.set(service, None, &pool);
         assert!(routes.find("b.example", "/fn/bye").is_none());
+    }
+
+    #[test]
+    fn an_address_that_changes_hands_is_not_lost() {
+        let routes = Routes::default();
+        let (first, second) = (ServiceId::new(), ServiceId::new());
+        let pools = [first, second].map(|id| Pool::new(id, 1, mpsc::unbounded_channel().0));
+        let owner = || {
+            let target = routes.find("a.example", "/fn/hello").expect("a target");
+            pools.iter().position(|pool| Arc::ptr_eq(pool, &target.pool))
+        };
+        routes.set(first, Some(&route(first, "a.example", "hello")), &pools[0]);
+        assert_eq!(owner(), Some(0));
+        // The news of the new owner may come first.
+        routes.set(second, Some(&route(second, "a.example", "hello")), &pools[1]);
+        assert_eq!(owner(), Some(1));
+        routes.set(first, Some(&route(first, "b.example", "hello")), &pools[0]);
+        assert_eq!(owner(), Some(1));
+        routes.set(first, None, &pools[0]);
+        assert_eq!(owner(), Some(1));
     }
 
     proptest! {

@@ -80,7 +80,7 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
             public_addr,
         },
     ));
-    server.add_service(EdgeService::new(config, &server, &parts.context, &traffic, public_addr));
+    server.add_service(EdgeService::new(config, &parts.context, &traffic, public_addr));
     let longest = config.queue_wait + config.function_timeout + Duration::from_secs(5);
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(traffic, longest)) });
     tracing::info!("stopped; running replicas are adopted by the next start");
@@ -158,7 +158,6 @@ fn reserve(setting: &str, address: SocketAddr) -> Startup<TcpListener> {
 
 fn server_conf() -> ServerConf {
     ServerConf {
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
         // `Signals` has waited for the requests already.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),

@@ -1,29 +1,38 @@
 //! Answers as a hostile container could give them, over a real Unix socket.
 
-use pingora_core::protocols::l4;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
 use super::*;
+use crate::flow::{self, Next};
 
 const MOST: usize = 1000;
 /// Lets the exchange take what has arrived before the next part comes.
 const BREATH: Duration = Duration::from_millis(1);
 
-type Outcome = Result<(Answer, Option<Stream>), Fault>;
+/// A complete answer.
+struct Seen {
+    status: StatusCode,
+    fields: Fields,
+    failed: bool,
+    body: Vec<u8>,
+}
+
+type Outcome = Result<(Seen, Option<Link>), Fault>;
 
 /// Runs one exchange against a peer that reads the request, sends the parts of an answer one by
 /// one, and then stays silent or hangs up.
 async fn exchange(method: Method, parts: &[&[u8]], stays: bool) -> Outcome {
     let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
     let parts: Vec<_> = parts.iter().map(|part| part.to_vec()).collect();
-    let start = format!("{method} /fn/a HTTP/1.1\r\n");
+    let wire = format!("{method} /fn/a HTTP/1.1\r\ncontent-length: 2\r\n\r\n");
+    let expected = format!("{wire}hi");
     let peer = tokio::spawn(async move {
         let mut request = [0; 1024];
         let read = theirs.read(&mut request).await.expect("the request");
-        assert!(request[..read].starts_with(start.as_bytes()));
+        assert_eq!(&request[..read], expected.as_bytes());
         for part in parts {
             // The other side may have had enough already.
             let _ = theirs.write_all(&part).await;
@@ -31,13 +40,34 @@ async fn exchange(method: Method, parts: &[&[u8]], stays: bool) -> Outcome {
         }
         stays.then_some(theirs)
     });
-    let mut request = RequestHeader::build(method, b"/fn/a", None).expect("a request");
-    request.insert_header(header::CONTENT_LENGTH, 2).expect("a header");
-    let link: Stream = Box::new(l4::stream::Stream::from(ours));
+    let mut link = Link::new(ours).expect("a link");
+    link.wire = wire.into_bytes();
     let deadline = Instant::now() + Duration::from_secs(30);
-    let outcome = run(link, Box::new(request), Bytes::from_static(b"hi"), MOST, deadline).await;
+    let outcome = whole(run(link, &method, b"hi", MOST, deadline).await).await;
     drop(peer.await.expect("the peer"));
     outcome
+}
+
+/// Waits for all of an answer.
+async fn whole(answer: Result<Answer, Fault>) -> Outcome {
+    let Answer { status, fields, failed, body } = answer?;
+    let (body, link) = match body {
+        Begun::Whole { body, link } => (body.to_vec(), link),
+        Begun::Absent { link, .. } => (Vec::new(), link),
+        Begun::Rest(rest) => {
+            let (source, mut flow) = flow::flow(rest.length());
+            let link = rest.pump(source).await?;
+            let mut body = Vec::new();
+            loop {
+                match flow.next().await {
+                    Next::Data(piece) => body.extend_from_slice(&piece),
+                    Next::End => break (body, link),
+                    Next::Cut => panic!("no fault, and no end"),
+                }
+            }
+        }
+    };
+    Ok((Seen { status, fields, failed, body }, link))
 }
 
 /// An answer in two parts.
@@ -61,8 +91,8 @@ enum End {
 
 fn end(outcome: &Outcome) -> End {
     match outcome {
-        Ok((answer, Some(_))) => End::Good(answer.body.to_vec().leak()),
-        Ok((answer, None)) => End::Last(answer.body.to_vec().leak()),
+        Ok((answer, Some(_))) => End::Good(answer.body.clone().leak()),
+        Ok((answer, None)) => End::Last(answer.body.clone().leak()),
         Err(Fault::Garbled(_)) => End::Garbled,
         Err(Fault::TooLarge) => End::TooLarge,
         Err(Fault::Closed) => End::Closed,
@@ -106,18 +136,18 @@ async fn a_good_answer_passes_without_what_is_not_for_the_public() {
         X-Latin:  \xe4\t\xf6 \r\nContent-Length: 5\r\n\r\nhello";
     let (answer, link) = answered(answer, true).await.expect("an answer");
     assert_eq!(answer.status, 201);
-    assert_eq!(answer.body.as_ref(), b"hello");
+    assert_eq!(answer.body, b"hello");
     assert!(!answer.failed);
-    let headers: Vec<_> = answer.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+    let fields: Vec<_> = answer.fields.iter().collect();
     assert_eq!(
-        headers,
+        fields,
         [
-            ("x-a", &b"1"[..]),
-            ("x-a", b"2"),
-            ("set-cookie", b"a=1"),
-            ("set-cookie", b"b=2"),
-            ("x-empty", b""),
-            ("x-latin", b"\xe4\t\xf6"),
+            (&b"x-a"[..], &b"1"[..]),
+            (b"x-a", b"2"),
+            (b"set-cookie", b"a=1"),
+            (b"set-cookie", b"b=2"),
+            (b"x-empty", b""),
+            (b"x-latin", b"\xe4\t\xf6"),
         ]
     );
     assert!(link.is_some(), "the connection serves the next request");
@@ -221,7 +251,7 @@ async fn a_header_that_http_does_not_allow_is_refused() {
         ("a bare LF at the end", b"x: a\n"),
         ("an unknown connection option", b"Connection: x-a\r\nx-a: 1\r\n"),
         ("an upgrade", b"Connection: upgrade\r\nUpgrade: x\r\n"),
-        ("chunked", b"Transfer-Encoding: chunked\r\n"),
+        ("chunked beside a length", b"Transfer-Encoding: chunked\r\n"),
         ("identity", b"Transfer-Encoding: identity\r\n"),
         ("no coding", b"Transfer-Encoding:\r\n"),
     ] {
@@ -286,6 +316,26 @@ async fn only_one_plain_length_says_where_an_answer_ends() {
             (
                 "chunks",
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                End::Good(b"ok"),
+            ),
+            (
+                "chunks without an end",
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+                End::TimedOut,
+            ),
+            (
+                "chunks with a trailer",
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: y\r\n\r\n",
+                End::Garbled,
+            ),
+            (
+                "chunks of a failure",
+                b"HTTP/1.1 502 No\r\nx-grid-outcome: error\r\nTransfer-Encoding: chunked\r\n\r\n",
+                End::Garbled,
+            ),
+            (
+                "204 in chunks",
+                b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
                 End::Garbled,
             ),
             (
@@ -312,6 +362,61 @@ async fn a_body_has_a_limit() {
     for length in ["1001", "99999999999", "999999999999999"] {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
         assert_eq!(end(&answered(answer.as_bytes(), true).await), End::TooLarge, "{length}");
+    }
+    // In chunks it is seen only when it has come.
+    let chunk = format!("200\r\n{}\r\n", "a".repeat(512));
+    let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}");
+    assert_eq!(end(&answered(answer.as_bytes(), true).await), End::TooLarge);
+}
+
+/// An answer of unknown length is passed on before its end is known.
+#[tokio::test(start_paused = true)]
+async fn pieces_pass_as_they_come() {
+    let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+    let mut link = Link::new(ours).expect("a link");
+    link.wire = b"GET /fn/a HTTP/1.1\r\n\r\n".to_vec();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let run = tokio::spawn(async move { run(link, &Method::GET, b"", MOST, deadline).await });
+    theirs.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.expect("sent");
+    let answer = run.await.expect("a task").expect("an answer");
+    let Begun::Rest(rest) = answer.body else { panic!("more is to come") };
+    assert_eq!(rest.length(), None);
+    let (source, mut flow) = flow::flow(None);
+    let pump = tokio::spawn(rest.pump(source));
+    for piece in ["data: 1\n\n", "data: 2\n\n"] {
+        let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
+        theirs.write_all(chunk.as_bytes()).await.expect("sent");
+        assert_eq!(flow.next().await, Next::Data(Bytes::from(piece)));
+    }
+    theirs.write_all(b"0\r\n\r\n").await.expect("sent");
+    assert_eq!(flow.next().await, Next::End);
+    assert!(pump.await.expect("a task").expect("complete").is_some(), "the replica is free");
+}
+
+/// Whatever ends an answer early, the client is never told that it was all.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_has_no_end() {
+    for (rest, hangs_up) in [("3\r\nabc\r\n", true), ("3\r\nabc\r\n", false), ("zz\r\n", false)] {
+        let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        let mut link = Link::new(ours).expect("a link");
+        link.wire = b"GET /fn/a HTTP/1.1\r\n\r\n".to_vec();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let serve = async {
+            tokio::time::sleep(BREATH).await;
+            theirs.write_all(format!("{head}{rest}").as_bytes()).await.expect("sent");
+        };
+        let (answer, ()) = tokio::join!(run(link, &Method::GET, b"", MOST, deadline), serve);
+        let theirs = (!hangs_up).then_some(theirs);
+        let Begun::Rest(rest) = answer.expect("an answer").body else { panic!("more is to come") };
+        let (source, mut flow) = flow::flow(None);
+        assert!(rest.pump(source).await.is_err());
+        let mut last = flow.next().await;
+        while let Next::Data(_) = last {
+            last = flow.next().await;
+        }
+        assert_eq!(last, Next::Cut);
+        drop(theirs);
     }
 }
 
@@ -352,15 +457,15 @@ async fn what_came_before_the_request_is_not_its_answer() {
     let early = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged";
     for (bytes, hangs_up) in [(&early[..], false), (b"\r\n", false), (b"", true), (early, true)] {
         let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
-        let link: Stream = Box::new(l4::stream::Stream::from(ours));
+        let mut link = Link::new(ours).expect("a link");
+        link.wire = b"GET /fn/a HTTP/1.1\r\n\r\n".to_vec();
         theirs.write_all(bytes).await.expect("sent");
         if hangs_up {
             theirs.shutdown().await.expect("half closed");
         }
         tokio::time::sleep(BREATH).await;
-        let request = RequestHeader::build(Method::GET, b"/fn/a", None).expect("a request");
         let deadline = Instant::now() + Duration::from_secs(30);
-        let outcome = run(link, Box::new(request), Bytes::new(), MOST, deadline).await;
+        let outcome = whole(run(link, &Method::GET, b"", MOST, deadline).await).await;
         let expected = if bytes.is_empty() { End::Closed } else { End::Garbled };
         assert_eq!(end(&outcome), expected);
         let mut request = Vec::new();

@@ -7,7 +7,6 @@ use control::{
     service::{Replica, Route},
 };
 use jiff::Timestamp;
-use pingora_core::protocols::l4;
 use tokio::net::UnixStream;
 
 use super::*;
@@ -55,7 +54,7 @@ impl World {
         });
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         self.ends.push(theirs);
-        self.pool.join(id.clone(), deployment, Box::new(l4::stream::Stream::from(ours)));
+        self.pool.join(id.clone(), deployment, Link::new(ours).expect("a link"));
         id
     }
 

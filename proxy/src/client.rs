@@ -1,0 +1,66 @@
+//! What a gateway needs of the other side of a request, whichever version of HTTP it speaks.
+
+use std::{io, net::IpAddr};
+
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_core::protocols::Stream;
+
+use crate::{denial::Denial, fields::Fields, flow::Flow};
+
+/// Who asks one request.
+pub(crate) trait Client: Send {
+    /// Reads the whole body, of at most so many bytes.
+    fn body(&mut self, most_bytes: usize) -> impl Future<Output = Result<Bytes, Denial>> + Send;
+
+    /// Ends when the client has hung up. A client that sends its next request early is still there.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Writes the reply, as fast as the client reads it.
+    fn send(&mut self, reply: Reply<'_>) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// What a client is told.
+pub(crate) struct Reply<'a> {
+    pub(crate) status: StatusCode,
+    /// Without those that frame the body.
+    pub(crate) fields: &'a Fields,
+    pub(crate) body: Body,
+    /// The connection ends with this reply.
+    pub(crate) last: bool,
+}
+
+/// A reply's body.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Whole(Bytes),
+    /// None, but so long would it be: the answer to HEAD.
+    Absent(Option<u64>),
+    /// It is still being made.
+    Flow(Flow),
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// None for connections without an address.
+    pub(crate) address: Option<IpAddr>,
+    /// The address as text, once per connection.
+    pub(crate) source: String,
+    pub(crate) scheme: &'static str,
+}
+
+impl Peer {
+    /// Who is on the other side of a new connection.
+    pub(crate) fn of(stream: &Stream) -> Self {
+        let digest = stream.get_socket_digest();
+        let address = digest.as_ref().and_then(|d| d.peer_addr()?.as_inet()).map(|addr| addr.ip());
+        // An IPv4 client of a socket for both kinds is an IPv4 client.
+        let address = address.map(|ip| ip.to_canonical());
+        Self {
+            address,
+            source: address.map(|ip| ip.to_string()).unwrap_or_default(),
+            scheme: if stream.get_ssl_digest().is_some() { "https" } else { "http" },
+        }
+    }
+}
