@@ -164,7 +164,10 @@ async fn receive(
 
 /// How the body behind a head is framed; none when there is none, whatever the head says.
 fn framing(head: &Head, method: &Method, most_bytes: usize) -> Result<Option<Framing>, Fault> {
-    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = matches!(
+        head.status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    );
     match (head.length, head.chunked) {
         _ if method == Method::HEAD => Ok(None),
         (None | Some(0), false) if bodiless => Ok(Some(Framing::Length(0))),

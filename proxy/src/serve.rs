@@ -59,7 +59,7 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
     let parts = Parts::new(config, store, engine, runtimes, Protection { seccomp, dns });
 
     let traffic = Arc::new(Traffic::default());
-    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(background_service(
         "control",
@@ -156,8 +156,10 @@ fn reserve(setting: &str, address: SocketAddr) -> Startup<TcpListener> {
     })
 }
 
-fn server_conf() -> ServerConf {
+fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
+        // A single thread has nobody to steal from, and is cheaper without the precautions for it.
+        work_stealing: config.edge_threads > 1,
         // `Signals` has waited for the requests already.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
