@@ -1,7 +1,20 @@
-// The handler's second argument.
+// The handler's second argument, and the clock that it goes by.
 'use strict';
 
+// User code may fake these later.
+const { setTimeout, clearTimeout } = globalThis;
 const now = () => process.uptime() * 1000;
+
+/** Waits for a promise until a deadline (as `now` counts) at the most; its rejection passes. */
+async function atMostUntil(deadline, promise) {
+  let timer;
+  const late = new Promise((resolve) => { timer = setTimeout(resolve, Math.max(0, deadline - now())); });
+  try {
+    await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 const SNAKE = {
   requestId: 'request_id',
@@ -32,4 +45,4 @@ function makeContext(settings, { requestId, functionName, deadline }) {
   return context;
 }
 
-module.exports = { makeContext, now };
+module.exports = { atMostUntil, makeContext, now };

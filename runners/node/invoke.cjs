@@ -6,10 +6,13 @@ const { Failure, fromThrown, oneLine } = require('./failure.cjs');
 const { load } = require('./loader.cjs');
 const { makeContext } = require('./context.cjs');
 const { gridEvent } = require('./event.cjs');
-const { toAnswer } = require('./result.cjs');
+const { streamHead, toAnswer } = require('./result.cjs');
 
 // User code may replace what it finds in the global object.
 const { stringify } = JSON;
+
+/** The mark of AWS on handlers that have gone through `awslambda.streamifyResponse`. */
+const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
 
 let loading = null;
 let failRunning = null;
@@ -49,16 +52,32 @@ function failed(failure) {
   return { status: failure.status, outcome: 'error', headers: new Map([['content-type', ['application/json']]]), body };
 }
 
-async function invoke(settings, request) {
+/** A handler for AWS Lambda's response streaming: it has begun when this returns. */
+function callStreaming(handler, event, context, settings) {
+  const source = require('./lambda-stream.cjs').begin(handler, event, context);
+  const head = (piece) => streamHead(piece, settings.lambda);
+  return { status: 200, headers: new Map(), body: Buffer.alloc(0), stream: source, source, head };
+}
+
+/** The answer to a request. Of one that is `sent` already only the end is missing, or its being cut off. */
+async function invoke(settings, request, outlet) {
   log.start(request.requestId);
   let answer;
   try {
     const handler = await ready(settings);
     const event = settings.lambda ? require('./lambda.cjs').lambdaEvent(request) : gridEvent(request);
-    const result = await call(handler, event, makeContext(settings, request));
-    failRunning = null;
-    answer = toAnswer(result, settings);
+    const context = makeContext(settings, request);
+    if (handler.call[STREAMING] === 'response') answer = callStreaming(handler, event, context, settings);
+    else {
+      const result = await call(handler, event, context);
+      failRunning = null;
+      answer = toAnswer(result, settings);
+    }
     answer.outcome = 'ok';
+    if (answer.stream) {
+      const onInterrupt = (interrupt) => { failRunning = interrupt; };
+      answer = await require('./stream.cjs').stream(answer, { settings, request, outlet, onInterrupt });
+    }
   } catch (thrown) {
     failRunning = null;
     const failure = fromThrown(thrown);

@@ -54,6 +54,16 @@ async function loadEsm(file, commonJsError) {
   }
 }
 
+/** What AWS Lambda has for handlers that stream; most functions never look at it. */
+function provideAwsLambda() {
+  const set = (value) => {
+    Object.defineProperty(globalThis, 'awslambda', { value, configurable: true, writable: true });
+    return value;
+  };
+  const get = () => set(require('./lambda-stream.cjs').awslambda);
+  Object.defineProperty(globalThis, 'awslambda', { get, set, configurable: true });
+}
+
 async function loadModule(dir) {
   const file = path.join(dir, 'index.js');
   const text = fs.readFileSync(file, 'utf8').replace(/^\uFEFF/, '').replace(/^#!/, '//');
@@ -111,6 +121,7 @@ function findHandler(exports, name) {
 async function load(dir, setting, onError) {
   let exports;
   try {
+    provideAwsLambda();
     exports = await loadModule(dir);
   } catch (thrown) {
     onError(thrown);

@@ -28,6 +28,14 @@ function isMissing(value) {
   return value === undefined || value === null;
 }
 
+/** Whether a value is a body that comes in pieces: a stream, an async iterable, an iterator. */
+function isStream(value) {
+  return value !== null && typeof value === 'object' && (
+    typeof value[Symbol.asyncIterator] === 'function'
+    || typeof value.getReader === 'function'
+    || (typeof value.next === 'function' && typeof value[Symbol.iterator] === 'function'));
+}
+
 function toJson(value, field) {
   let text;
   try {
@@ -89,12 +97,16 @@ function decodeBase64(body) {
   return Buffer.from(text, 'base64');
 }
 
-/** `{bytes, type}`: the body and the content type that fits when the response names none. */
+/** `{bytes, type}`: the body and the content type that fits when the response names none; or `{stream}`. */
 function encodeBody(result, lambda) {
   const { body } = result;
   const flag = result.isBase64Encoded;
   if (!isMissing(flag) && typeof flag !== 'boolean') throw invalid(`isBase64Encoded must be true or false, not ${found(flag)}`);
   if (isMissing(body)) return { bytes: EMPTY };
+  if (isStream(body)) {
+    if (flag) throw invalid('isBase64Encoded must not be true for a body that is a stream');
+    return { bytes: EMPTY, stream: body };
+  }
   if (lambda && typeof body !== 'string') throw invalid(`body must be text in the format lambda-v2, not ${found(body)}`);
   if (flag) return { bytes: decodeBase64(body), type: 'application/octet-stream' };
   if (typeof body === 'string') return { bytes: Buffer.from(body), type: 'text/plain; charset=utf-8' };
@@ -113,20 +125,40 @@ function response(result, lambda) {
   addHeaders(headers, result.headers, 'headers', false);
   addHeaders(headers, result.multiValueHeaders, 'multiValueHeaders', true);
   addCookies(headers, result.cookies);
-  let { bytes, type } = encodeBody(result, lambda);
-  if (BODILESS.has(status)) bytes = EMPTY;
+  let { bytes, type, stream } = encodeBody(result, lambda);
+  const bodiless = BODILESS.has(status);
+  if (bodiless) bytes = EMPTY;
   if (bytes.length && !headers.has('content-type')) headers.set('content-type', [type]);
-  return { status, headers, body: bytes };
+  return { status, headers, body: bytes, stream, bodiless };
 }
 
-/** The answer `{status, headers: Map of arrays, body: Buffer}` for a handler's result. */
+/** The answer that the first piece of a stream announces; null when that is a piece of the body. */
+function streamHead(piece, lambda) {
+  if (!isObject(piece) || ArrayBuffer.isView(piece) || !('statusCode' in piece)) return null;
+  if (!isMissing(piece.body)) throw invalid('body must be absent in the response that a stream begins with: its other pieces are the body');
+  return response(piece, lambda);
+}
+
+function ofStream(stream, settings) {
+  return { status: 200, headers: new Map(), body: EMPTY, stream, head: (piece) => streamHead(piece, settings.lambda) };
+}
+
+function ofJson(value) {
+  return { status: 200, headers: new Map([['content-type', ['application/json']]]), body: toJson(value, 'the result') };
+}
+
+/**
+ * The answer `{status, headers: Map of arrays, body: Buffer}` for a handler's result. With a
+ * `stream` the body is still to come from it, and `head` may make an answer of its first piece.
+ */
 function toAnswer(result, settings) {
   let answer;
   try {
-    answer = isObject(result) && 'statusCode' in result
-      ? response(result, settings.lambda)
-      : { status: 200, headers: new Map([['content-type', ['application/json']]]), body: toJson(result, 'the result') };
+    if (isStream(result)) answer = ofStream(result, settings);
+    else if (isObject(result) && 'statusCode' in result) answer = response(result, settings.lambda);
+    else answer = ofJson(result);
   } catch (error) {
+    if (isObject(result)) require('./stream.cjs').discard(result);
     if (error instanceof Failure) throw error;
     throw invalid(`the result cannot be read: ${error && error.message}`);
   }
@@ -136,4 +168,4 @@ function toAnswer(result, settings) {
   return answer;
 }
 
-module.exports = { toAnswer };
+module.exports = { isStream, streamHead, toAnswer };

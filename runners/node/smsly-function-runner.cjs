@@ -73,20 +73,11 @@ const http = require('http');
 const log = require('./log.cjs');
 const { escapeTarget, groupHeaders, splitTarget } = require('./event.cjs');
 const { invoke, ready, uncaught } = require('./invoke.cjs');
+const { Outlet } = require('./outlet.cjs');
 const { oneLine } = require('./failure.cjs');
 
-function send(res, { status, outcome, headers, body }) {
-  const flat = [];
-  for (const [name, values] of headers) for (const value of values) flat.push(name, value);
-  if (outcome) flat.push('x-grid-outcome', outcome);
-  flat.push('content-length', String(body.length));
-  res.sendDate = false;
-  res.writeHead(status, flat);
-  res.end(body);
-}
-
 function sendJson(res, status, value) {
-  send(res, { status, headers: new Map([['content-type', ['application/json']]]), body: Buffer.from(stringify(value)) });
+  new Outlet(res).send({ status, headers: new Map([['content-type', ['application/json']]]), body: Buffer.from(stringify(value)) });
 }
 
 async function answerReady(res) {
@@ -139,7 +130,8 @@ function onRequest(req, res) {
     if (target) {
       const body = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
       const request = describeRequest(req, target, body, arrived);
-      inTurn(res, async () => send(res, await invoke(settings, request)));
+      const outlet = new Outlet(res);
+      inTurn(res, async () => outlet.finish(await invoke(settings, request, outlet)));
     } else if (isGet && place === '/health') sendJson(res, 200, { status: 'ok' });
     else if (isGet && place === '/ready') inTurn(res, () => answerReady(res));
     else sendJson(res, 404, { error: 'not_found' });

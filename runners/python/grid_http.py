@@ -1,8 +1,10 @@
 """HTTP/1.1 on a bare socket: strict requests with Content-Length or chunked bodies in,
-answers with Content-Length out, keep-alive in between."""
+answers with Content-Length or in chunks out, keep-alive in between."""
 import _socket
 
 MAX_HEADER_BYTES = 65536
+# What is smaller leaves together with what belongs before it.
+JOINED_BYTES = 65536
 TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 CONTROL = frozenset(range(32)) - {9} | {127}
 HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -24,20 +26,28 @@ class Request:
 
 
 class Answer:
-    """`headers` is a list of pairs; values are text of Latin-1 characters."""
+    """`headers` is a list of pairs; values are text of Latin-1 characters. With a `stream` the
+    body is still to come from it; without `body` it is what HEAD is told of a stream."""
 
-    __slots__ = ("status", "headers", "body")
+    __slots__ = ("status", "headers", "body", "stream")
 
-    def __init__(self, status, headers, body):
+    def __init__(self, status, headers, body, stream=None):
         self.status = status
         self.headers = headers
         self.body = body
+        self.stream = stream
+
+
+# Instead of an answer whose pieces have been sent already: what is left to do for it.
+STREAMED = Answer(200, (), None)
+CUT = Answer(200, (), None)
 
 
 class Connection:
     def __init__(self, sock):
         self._sock = sock
         self._buffer = bytearray()
+        self.is_lent = False
 
     def _fill(self, size=65536):
         data = self._sock.recv(size)
@@ -74,6 +84,17 @@ class Connection:
             return False
         except OSError:
             return True
+
+    def lend(self):
+        """Ends the connection, but leaves it to another thread to close it."""
+        self.is_lent = True
+        try:
+            self._sock.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self):
+        self._sock.close()
 
     def read_request(self):
         """The next request, or None when the connection ended between requests."""
@@ -145,19 +166,45 @@ class Connection:
                 raise BadRequest(431, "the trailers are too long")
 
     def write_answer(self, request, answer):
-        head = ["HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, "Function"))]
-        for name, value in answer.headers:
-            head.append("%s: %s\r\n" % (name, value))
-        head.append("content-length: %d\r\n" % len(answer.body))
-        head.append("connection: %s\r\n\r\n" % ("keep-alive" if request.keep_alive else "close"))
-        data = "".join(head).encode("latin-1")
+        data = _head(request, answer)
         if request.method == "HEAD":
             self._sock.sendall(data)
-        elif len(answer.body) < 65536:
+        elif len(answer.body) < JOINED_BYTES:
             self._sock.sendall(data + answer.body)
         else:
             self._sock.sendall(data)
             self._sock.sendall(answer.body)
+
+    def begin_stream(self, request, answer, data):
+        """The head of a stream with its first bytes."""
+        if request.protocol == "HTTP/1.0":  # knows no chunks: the end of the connection is the end
+            request.keep_alive = False
+        self._write_piece(request, data, _head(request, answer))
+
+    def write_piece(self, request, data):
+        self._write_piece(request, data, b"")
+
+    def _write_piece(self, request, data, before):
+        if request.protocol == "HTTP/1.0" or not data:
+            after = b""
+        else:
+            before += b"%x\r\n" % len(data)
+            after = b"\r\n"
+        if len(data) < JOINED_BYTES:
+            self._sock.sendall(before + data + after)
+        else:
+            self._sock.sendall(before)
+            self._sock.sendall(data)
+            self._sock.sendall(after)
+
+    def end_stream(self, request):
+        if request.protocol != "HTTP/1.0":
+            self._sock.sendall(b"0\r\n\r\n")
+
+    def cut(self, request):
+        """Before the connection is closed in the middle of an answer."""
+        if request.protocol == "HTTP/1.0":  # only a reset tells that something is missing
+            self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     def refuse(self, bad):
         """Answers a request that cannot be understood; the connection ends after it."""
@@ -167,6 +214,18 @@ class Connection:
                  % (bad.status, REASONS.get(bad.status, "Error"))).encode("latin-1"))
         except OSError:
             pass
+
+
+def _head(request, answer):
+    head = ["HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, "Function"))]
+    for name, value in answer.headers:
+        head.append("%s: %s\r\n" % (name, value))
+    if answer.body is not None:
+        head.append("content-length: %d\r\n" % len(answer.body))
+    elif request.protocol != "HTTP/1.0":
+        head.append("transfer-encoding: chunked\r\n")
+    head.append("connection: %s\r\n\r\n" % ("keep-alive" if request.keep_alive else "close"))
+    return "".join(head).encode("latin-1")
 
 
 def _is_digits(text):

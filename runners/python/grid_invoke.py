@@ -11,11 +11,13 @@ from grid_loader import load
 from grid_result import to_answer
 
 _JSON = ("content-type", "application/json")
+_OK = ("x-grid-outcome", "ok")
+_ERROR = ("x-grid-outcome", "error")
 
 
-def answer(settings, request):
-    if request.target.startswith("/fn/"):
-        return _invoke(settings, Incoming(settings, request))
+def answer(settings, job):
+    if job.request.target.startswith("/fn/"):
+        return _invoke(settings, job)
     return _ready(settings)
 
 
@@ -52,7 +54,7 @@ def _leave(leaving):
     os._exit(code & 0xFF)
 
 
-def _event_loop():
+def event_loop():
     """The loop that persists between requests: the one that user code knows as its own."""
     import asyncio
     policy = asyncio.get_event_loop_policy()
@@ -73,12 +75,13 @@ async def _await(awaitable):
 def _call(handler, event, context):
     result = handler(event, context)
     if hasattr(type(result), "__await__"):
-        loop = _event_loop()
+        loop = event_loop()
         result = loop.run_until_complete(_await(result))
     return result
 
 
-def _invoke(settings, incoming):
+def _invoke(settings, job):
+    incoming = Incoming(settings, job.request)
     process = os.getpid()
     grid_log.start(incoming.request_id)
     try:
@@ -93,7 +96,13 @@ def _invoke(settings, incoming):
         if os.getpid() != process:  # a fork of the handler returned here: it is not the runner
             os._exit(0)
         reply = to_answer(result, settings)
-        outcome = "ok"
+        reply.headers.append(_OK)
+        if reply.stream is not None:
+            from grid_stream import send
+            is_own_head = reply.stream is result
+            reply = send(reply, is_own_head, job, settings, event_loop)
+            if os.getpid() != process:
+                os._exit(0)
     except SystemExit as leaving:
         _leave(leaving)
     except BaseException as error:
@@ -104,9 +113,8 @@ def _invoke(settings, incoming):
             grid_log.note("%s: %s" % (failure.kind, failure.message))
         else:
             grid_log.stack(error)
-        reply = _json_answer(failure.status, [_JSON], {"error": failure.kind,
-                                                       "message": one_line(failure.message)})
-        outcome = "error"
-    reply.headers.append(("x-grid-outcome", outcome))
+        reply = _json_answer(failure.status, [_JSON, _ERROR],
+                             {"error": failure.kind, "message": one_line(failure.message)})
+        del failure  # its traceback holds this frame: what the handler returned is let go of at once
     grid_log.end()
     return reply

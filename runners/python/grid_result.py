@@ -7,11 +7,22 @@ from grid_http import CONTROL, TOKEN, Answer
 DROPPED = frozenset(("connection", "content-length", "keep-alive", "transfer-encoding", "upgrade",
                      "trailer", "te"))
 BODILESS = frozenset((204, 205, 304))
+# What is JSON or a body as it is, whatever else it can do.
+PLAIN = (dict, str, list, tuple, bytes, bytearray, memoryview, int, float, type(None))
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def _invalid(message):
     return Failure("invalid_result", message)
+
+
+def is_stream(value):
+    """Whether a value is a body that comes in pieces: an iterator, an async iterable, a file."""
+    if isinstance(value, PLAIN) or isinstance(value, type):
+        return False
+    kind = type(value)
+    return (hasattr(kind, "__next__") or hasattr(kind, "__aiter__")
+            or callable(getattr(value, "read", None)))
 
 
 def _to_json(value, field):
@@ -96,13 +107,17 @@ def _decode_base64(body):
 
 
 def _encode_body(result, is_lambda):
-    """(bytes, the content type that fits when the response names none)"""
+    """(bytes, the content type that fits when the response names none); a stream as it is"""
     body = result.get("body")
     flag = result.get("isBase64Encoded")
     if flag is not None and not isinstance(flag, bool):
         raise _invalid("isBase64Encoded must be true or false, not " + show(flag))
     if body is None:
         return b"", None
+    if is_stream(body):
+        if flag:
+            raise _invalid("isBase64Encoded must not be true for a body that is a stream")
+        return body, None
     if is_lambda and not isinstance(body, str):
         raise _invalid("body must be text in the format lambda-v2, not " + show(body))
     if flag:
@@ -129,18 +144,35 @@ def _response(result, is_lambda):
     _add_headers(headers, result.get("multiValueHeaders"), "multiValueHeaders", True)
     _add_cookies(headers, result.get("cookies"))
     body, content_type = _encode_body(result, is_lambda)
-    if status in BODILESS:
+    stream = None
+    if not isinstance(body, bytes):
+        body, stream = b"", body
+    elif status in BODILESS:
         body = b""
     if body and "content-type" not in headers:
         headers["content-type"] = [content_type]
     return Answer(status, [(name, value) for name, values in headers.items() for value in values],
-                  body)
+                  body, stream)
+
+
+def stream_head(piece, settings):
+    """The answer that the first piece of a stream announces; None when that is a piece of the
+    body."""
+    if not isinstance(piece, dict) or "statusCode" not in piece:
+        return None
+    if piece.get("body") is not None:
+        raise _invalid("body must be absent in the response that a stream begins with: "
+                       "its other pieces are the body")
+    return _response(piece, settings.is_lambda)
 
 
 def to_answer(result, settings):
-    """The answer for a handler's result."""
+    """The answer for a handler's result. A stream that is the result itself may begin with a
+    response (see stream_head)."""
     if isinstance(result, dict) and "statusCode" in result:
         answer = _response(result, settings.is_lambda)
+    elif is_stream(result):
+        answer = Answer(200, [], b"", result)
     else:
         answer = Answer(200, [("content-type", "application/json")],
                         _to_json(result, "the result"))

@@ -22,26 +22,42 @@ LEFT_CHECK_SECONDS = 0.25
 
 
 class Job:
-    """A request on its way to the main thread and its answer on the way back."""
+    """A request on its way to the main thread and its answer on the way back. The main thread
+    may also write to the connection itself, once it has claimed it: then the connection's own
+    thread leaves it to the main thread to close it. (A number of a file that is closed can be
+    another client's in the middle of a write.)"""
 
     def __init__(self, request, connection):
         self.request = request
-        self._connection = connection
+        self.connection = connection
+        self.has_left = False
         self._answer = None
+        self._claim = _thread.allocate_lock()
         self._done = _thread.allocate_lock()
         self._done.acquire()
 
     def is_wanted(self):
-        return not self._connection.is_gone()
+        return not self.connection.is_gone()
+
+    def claim(self):
+        """Whether the connection is the caller's; once, for the main thread or the waiting one."""
+        return self._claim.acquire(False)
 
     def finish(self, answer):
         self._answer = answer
         self._done.release()
+        if self.connection.is_lent:
+            self.connection.close()
 
     def wait(self):
         """The answer, or None when the client left before there was one."""
         while not self._done.acquire(timeout=LEFT_CHECK_SECONDS):
             if not self.is_wanted():
+                self.has_left = True
+                if not self.claim():
+                    self.connection.lend()
+                    if self._done.acquire(False):  # finished, perhaps before it saw that
+                        self.connection.is_lent = False
                 return None
         return self._answer
 
@@ -73,7 +89,13 @@ def serve(sock, jobs):
             answer = route(request, connection, jobs)
             if answer is None:
                 return
-            connection.write_answer(request, answer)
+            if answer is grid_http.CUT:
+                connection.cut(request)
+                return
+            if answer is grid_http.STREAMED:
+                connection.end_stream(request)
+            else:
+                connection.write_answer(request, answer)
             if not request.keep_alive:
                 return
     except grid_http.BadRequest as bad:
@@ -81,7 +103,8 @@ def serve(sock, jobs):
     except OSError:
         pass
     finally:
-        sock.close()
+        if not connection.is_lent:
+            connection.close()
 
 
 def dial(path):
@@ -177,6 +200,6 @@ def main():
     while True:
         job = jobs.get()
         if job.is_wanted():
-            job.finish(grid_invoke.answer(settings, job.request))
+            job.finish(grid_invoke.answer(settings, job))
         else:
             job.finish(None)

@@ -5,7 +5,7 @@ const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const path = require('node:path');
 const test = require('node:test');
-const { startRunner } = require('./harness.cjs');
+const { startRunner, until } = require('./harness.cjs');
 
 const DIR = path.join(__dirname, '..', '..', 'cases');
 
@@ -24,7 +24,13 @@ function check(answer, expect) {
   const shown = `answer: ${answer.status} ${answer.text().slice(0, 600)}`;
   if ('status' in expect) assert.equal(answer.status, expect.status, shown);
   if ('outcome' in expect) assert.equal(answer.outcome, expect.outcome === null ? undefined : expect.outcome, shown);
-  assert.ok('content-length' in answer.headers, 'content-length');
+  const { chunks } = expect;
+  assert.equal('content-length' in answer.headers, chunks === undefined, 'content-length');
+  assert.deepEqual(answer.headers['transfer-encoding'], chunks === undefined ? undefined : ['chunked'], 'transfer-encoding');
+  if (chunks) {
+    assert.deepEqual((answer.chunks || []).map(String), chunks, 'chunks');
+    assert.equal(answer.cut || false, expect.cut || false, 'cut');
+  }
   for (const [name, value] of Object.entries(expect.headers || {})) {
     const wanted = value === null ? undefined : [].concat(value);
     assert.deepEqual(answer.headers[name], wanted, `header ${name}`);
@@ -55,7 +61,11 @@ for (const name of fs.readdirSync(DIR).filter((file) => file.endsWith('.json')).
     test(`${name}: ${one.name}`, async (t) => {
       const runner = await startRunner(t, code, { env: { ...group.env, ...one.env } });
       const request = one.request || {};
-      for (let i = 0; i < (one.repeat || 1); i += 1) check(await runner.wire.ask(request), one.expect);
+      for (let i = 0; i < (one.repeat || 1); i += 1) {
+        check(await runner.wire.ask(request), one.expect);
+        if (one.expect.cut) runner.wire = await runner.edge.accept();
+      }
+      await until(() => runner.stderr.includes(one.expect.stderr || ''), 'the log');
       // Whatever it was, the runner is still there.
       assert.equal((await runner.wire.ask({ target: '/health' })).status, 200);
     });

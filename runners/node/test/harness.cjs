@@ -56,7 +56,7 @@ class Wire {
     return until(() => this.ended, 'the end of a connection');
   }
 
-  async read(method = 'GET') {
+  async readHead() {
     let end;
     while ((end = this.buffer.indexOf('\r\n\r\n')) < 0) await this.more('an answer');
     const [first, ...lines] = this.buffer.subarray(0, end).toString('latin1').split('\r\n');
@@ -66,18 +66,54 @@ class Wire {
       const name = line.slice(0, line.indexOf(':')).toLowerCase();
       (headers[name] = headers[name] || []).push(line.slice(name.length + 1).trim());
     }
-    const length = method === 'HEAD' ? 0 : Number((headers['content-length'] || ['0'])[0]);
-    while (this.buffer.length < length) await this.more('a body');
-    const body = this.buffer.subarray(0, length);
+    return { status: Number(first.split(' ')[1]), headers, outcome: (headers['x-grid-outcome'] || [])[0] };
+  }
+
+  async readBytes(length, what) {
+    while (this.buffer.length < length) await this.more(what);
+    const bytes = this.buffer.subarray(0, length);
     this.buffer = this.buffer.subarray(length);
-    return {
-      status: Number(first.split(' ')[1]),
-      headers,
-      outcome: (headers['x-grid-outcome'] || [])[0],
-      body,
-      text: () => body.toString(),
-      json: () => JSON.parse(body.toString()),
-    };
+    return bytes;
+  }
+
+  /** The next chunk, written as strictly as the edge wants it; empty for the last one. */
+  async readChunk() {
+    let end;
+    while ((end = this.buffer.indexOf('\r\n')) < 0) await this.more('a chunk');
+    const line = (await this.readBytes(end + 2, 'a chunk')).toString('latin1');
+    if (!/^(?:0|[1-9a-f][0-9a-f]{0,7})\r\n$/.test(line)) throw new Error(`a chunk begins with ${JSON.stringify(line)}`);
+    const bytes = await this.readBytes(parseInt(line, 16), 'a chunk');
+    const crlf = (await this.readBytes(2, 'the end of a chunk')).toString();
+    if (crlf !== '\r\n') throw new Error('a chunk does not end where it should');
+    return bytes;
+  }
+
+  /** All chunks; `cut` when the connection ended before the last one. */
+  async readChunks() {
+    const chunks = [];
+    for (;;) {
+      let chunk;
+      try {
+        chunk = await this.readChunk();
+      } catch (error) {
+        if (!this.ended) throw error;
+        return { chunks, cut: true };
+      }
+      if (!chunk.length) return { chunks, cut: false };
+      chunks.push(chunk);
+    }
+  }
+
+  async read(method = 'GET') {
+    const answer = await this.readHead();
+    let body = Buffer.alloc(0);
+    if (method !== 'HEAD' && 'transfer-encoding' in answer.headers) {
+      Object.assign(answer, await this.readChunks());
+      body = Buffer.concat(answer.chunks);
+    } else if (method !== 'HEAD') {
+      body = await this.readBytes(Number((answer.headers['content-length'] || ['0'])[0]), 'a body');
+    }
+    return { ...answer, body, text: () => body.toString(), json: () => JSON.parse(body.toString()) };
   }
 
   ask(request) {

@@ -2,6 +2,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -27,8 +28,9 @@ def until(check, what):
 
 
 class Answer:
-    def __init__(self, status, headers, body):
+    def __init__(self, status, headers, body=b"", chunks=(), cut=False):
         self.status, self.headers, self.body = status, headers, body
+        self.chunks, self.cut = list(chunks), cut
         self.outcome = headers.get("x-grid-outcome", [None])[0]
 
     def text(self):
@@ -63,7 +65,7 @@ class Wire:
             pass
         return True
 
-    def read(self, method="GET"):
+    def read_head(self):
         while b"\r\n\r\n" not in self.buffer:
             self._more()
         head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
@@ -72,11 +74,48 @@ class Wire:
         for line in lines:
             name, _, value = line.partition(":")
             headers.setdefault(name.lower(), []).append(value.strip())
-        length = 0 if method == "HEAD" else int(headers.get("content-length", ["0"])[0])
+        return Answer(int(first.split(" ")[1]), headers)
+
+    def read_bytes(self, length):
         while len(self.buffer) < length:
             self._more()
-        body, self.buffer = self.buffer[:length], self.buffer[length:]
-        return Answer(int(first.split(" ")[1]), headers, body)
+        data, self.buffer = self.buffer[:length], self.buffer[length:]
+        return data
+
+    def read_chunk(self):
+        """The next chunk, written as strictly as the edge wants it; empty for the last one."""
+        while b"\r\n" not in self.buffer:
+            self._more()
+        line = self.read_bytes(self.buffer.index(b"\r\n") + 2)
+        if not re.fullmatch(rb"(?:0|[1-9a-f][0-9a-f]{0,7})\r\n", line):
+            raise AssertionError("a chunk begins with %r" % line)
+        data = self.read_bytes(int(line, 16))
+        if self.read_bytes(2) != b"\r\n":
+            raise AssertionError("a chunk does not end where it should")
+        return data
+
+    def read_chunks(self):
+        """All chunks, and whether the connection ended before the last one."""
+        chunks = []
+        while True:
+            try:
+                chunk = self.read_chunk()
+            except (EOFError, ConnectionError):
+                return chunks, True
+            if not chunk:
+                return chunks, False
+            chunks.append(chunk)
+
+    def read(self, method="GET"):
+        answer = self.read_head()
+        if method == "HEAD":
+            return answer
+        if "transfer-encoding" in answer.headers:
+            answer.chunks, answer.cut = self.read_chunks()
+            answer.body = b"".join(answer.chunks)
+        else:
+            answer.body = self.read_bytes(int(answer.headers.get("content-length", ["0"])[0]))
+        return answer
 
     def ask(self, **request):
         self.send(encode(**request))

@@ -8,7 +8,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Runner  # noqa: E402
+from harness import Runner, until  # noqa: E402
 
 CASES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "cases")
 ABSENT = object()
@@ -44,7 +44,12 @@ class CaseTest(unittest.TestCase):
             self.assertEqual(answer.status, expect["status"], shown)
         if "outcome" in expect:
             self.assertEqual(answer.outcome, expect["outcome"], shown)
-        self.assertIn("content-length", answer.headers)
+        chunks = expect.get("chunks")
+        self.assertEqual("content-length" in answer.headers, chunks is None, "content-length")
+        self.assertEqual(answer.headers.get("transfer-encoding"), None if chunks is None else ["chunked"])
+        if chunks is not None:
+            self.assertEqual([chunk.decode() for chunk in answer.chunks], chunks)
+            self.assertEqual(answer.cut, expect.get("cut", False), "cut")
         for name, value in expect.get("headers", {}).items():
             wanted = [value] if isinstance(value, str) else value
             self.assertEqual(answer.headers.get(name), wanted, "header " + name)
@@ -77,6 +82,9 @@ def case_test(group, one, code):
         self.addCleanup(runner.close)
         for _ in range(one.get("repeat", 1)):
             self.check(runner.wire.ask(**one.get("request", {})), one["expect"])
+            if one["expect"].get("cut"):
+                runner.wire = runner.edge.accept()
+        until(lambda: one["expect"].get("stderr", "") in runner.stderr, "the log")
         # Whatever it was, the runner is still there.
         self.assertEqual(runner.wire.ask(target="/health").status, 200)
     return run
