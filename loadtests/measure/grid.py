@@ -180,8 +180,8 @@ class Grid:
         connection = http.client.HTTPConnection("127.0.0.1", self.public_port, timeout=60)
         headers = {"Host": f"{name}.localhost"}
 
-        def call() -> tuple:
-            connection.request("GET", f"/fn/{name}", headers=headers)
+        def call(below: str = "") -> tuple:
+            connection.request("GET", f"/fn/{name}{below}", headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode(), timing(answer.getheader("Server-Timing", ""))
 

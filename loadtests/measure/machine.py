@@ -1,5 +1,6 @@
 """The machine that is measured on, and what processes take of it."""
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -12,7 +13,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def describe(root: pathlib.Path, options) -> dict:
     """Where, when and what: for the head of the report."""
-    command = "loadtests/bench --quick" if options.quick else "make bench"
+    command = "loadtests/bench" if options.quick or options.only else "make bench"
+    if options.quick:
+        command += " --quick"
+    for part in sorted(options.only or ()):
+        command += f" --only {part}"
     if options.profile != "bench-lto":
         command = f"GRID_BENCH_PROFILE={options.profile} {command}"
     before = Usage()
@@ -82,13 +87,29 @@ class Usage:
         return round(100 * since[7] / max(sum(since), 1), 1)
 
 
-def cpu_seconds(pids: list) -> float:
-    """User and system time of processes with all their threads."""
-    total = 0
-    for pid in pids:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+class Cpu:
+    """What processes have taken until now, with all their threads."""
+
+    def __init__(self, pids: list) -> None:
+        self.ticks = self.user_ticks = 0
+        self.threads = {}  # nanoseconds by id, where the kernel keeps that account
+        for pid in pids:
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            self.user_ticks += int(fields[11])
+            self.ticks += int(fields[11]) + int(fields[12])
+            for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):  # it ended meanwhile
+                    self.threads[thread.name] = int((thread / "schedstat").read_text().split()[0])
+
+    def seconds_since(self, before: "Cpu") -> float:
+        """User and system time. Without the last moments of threads that have ended: what is measured keeps its own."""
+        if not self.threads:
+            return (self.ticks - before.ticks) / TICKS
+        return sum(now - before.threads.get(thread, 0) for thread, now in self.threads.items()) / 1e9
+
+    def user_seconds_since(self, before: "Cpu") -> float:
+        """Of these in user mode, in steps of a clock tick."""
+        return (self.user_ticks - before.user_ticks) / TICKS
 
 
 def rss(pid: int, field: str = "VmRSS") -> float:

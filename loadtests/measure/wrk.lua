@@ -1,4 +1,12 @@
--- Writes what wrk measured as one line of JSON.
+-- A GET or, with the argument POST, a POST of 1 KB of JSON; writes what wrk measured as one line of JSON.
+function init(args)
+  if args[1] == "POST" then
+    wrk.method = "POST"
+    wrk.body = '{"order": 7, "text": "' .. string.rep("x", 1000) .. '"}'
+    wrk.headers["Content-Type"] = "application/json"
+  end
+end
+
 done = function(summary, latency)
   local errors = summary.errors
   io.write(string.format(
