@@ -108,7 +108,7 @@ class Bench:
                 self.results["waking"] = waking.measure(grid, self.engine, self.counts)
         if "k6" in self.wanted:
             with self.grid(**k6.SETTINGS) as grid:
-                self.results["k6"] = k6.measure(grid, self.engine, self.counts, ROOT, progress)
+                self.results["k6"] = k6.measure(grid, self.counts, ROOT, self.scratch, progress)
 
     def grid(self, **settings: str) -> Grid:
         return Grid(self.binary, ROOT, self.scratch, self.engine, settings)

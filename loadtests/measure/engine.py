@@ -87,9 +87,11 @@ class Engine:
         return self.call("GET", "/containers/json", all="1", filters=filters)
 
     def note_instance(self, service: str) -> None:
-        """Remembers which Grid a service's containers are of: its network has to go in the end."""
+        """Remembers which Grid a service's containers are of: its network has to go in the end, and all its containers."""
         for container in self.containers(service):
-            self.instances.add(container["Labels"]["grid.instance"])
+            instance = container["Labels"]["grid.instance"]
+            self.instances.add(instance)
+            self.own.add(f"grid.instance={instance}")
 
     def images(self, service: str) -> list:
         filters = {"label": [f"grid.service={service}"]}
