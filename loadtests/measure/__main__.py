@@ -78,6 +78,9 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "results.json").write_text(dump(results))
     text = report.render(results)
+    steps = ROOT / "loadtests/steps.md"
+    if "edge" in options.parts and steps.exists():
+        text += "\n" + steps.read_text()
     (options.output / "RESULTS.md").write_text(text)
     print(text)
     progress(f"Written: {options.output / 'RESULTS.md'} and results.json beside it")
