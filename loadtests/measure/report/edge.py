@@ -20,14 +20,15 @@ INTRO = """\
 One node18 replica, the same process for all: it has called Grid, and it takes connections on a Unix socket in its \
 container too, where nginx and HAProxy find it. *Directly*: wrk in the container's network namespace, to the runner's \
 port 8000 over the loopback device there. GET, and POST of 1 KB of JSON, of a function that answers 5 bytes; wrk with \
-one thread; {runs} runs of {seconds:.0f} s each, in turn, after a warm-up; medians of the runs.
+one thread; {runs} × {seconds:.0f} s each, in turn, after a warm-up; medians of the runs.
 
 nginx {nginx}: one worker, `access_log off`, connections to the replica kept. HAProxy {haproxy}: `nbthread 1`, no log, \
 `http-reuse always`; once with `maxconn 1` for the replica, which is what Grid does (one request at a time, the others \
-wait in order), once without. Both pass requests and answers on and add nothing (nginx drops `Connection`). Grid also \
-looks up the function by host and path, reads the whole body before the replica is taken, holds one deadline for the \
-exchange, checks the answer, and adds a request id and `Server-Timing`; it gives the replica five more headers. Edge: \
-all threads of the edge's processes. Grid's process is also its control plane, which has nothing to do meanwhile.
+wait in order), once without. HAProxy passes requests and answers on as they are; nginx adds `Server` and `Date` to \
+answers. Grid also looks up the function by host and path, reads the whole body before the replica is taken, holds one \
+deadline for the exchange, checks the answer, and adds a request id and `Server-Timing`; it gives the replica five more \
+headers. Edge: all threads of the edge's processes. Grid's process is also its control plane, which has nothing to do \
+meanwhile.
 """
 
 
