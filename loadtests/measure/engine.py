@@ -18,6 +18,8 @@ import urllib.parse
 # On everything that is made here without Grid.
 LABEL = "grid.bench"
 WITHIN = 30
+# Servers end connections that are idle for long. After so many seconds a new one is taken.
+IDLE = 10
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -38,6 +40,7 @@ class Engine:
             raise RuntimeError(f"DOCKER_HOST is {host}: only an engine on a Unix socket can be measured")
         self.host = host
         self.connection = UnixConnection(host[len("unix://") :])
+        self.called = time.monotonic()  # last
         self.scratch = scratch
         self.run = secrets.token_hex(6)
         self.own = {f"{LABEL}={self.run}"}  # labels of what this run made, with Grid or without
@@ -50,6 +53,9 @@ class Engine:
             path += "?" + urllib.parse.urlencode(query)
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
+        if time.monotonic() - self.called > IDLE:
+            self.connection.close()
+        self.called = time.monotonic()
         try:
             self.connection.request(method, path, body, {"Content-Type": kind} if body else {})
             answer = self.connection.getresponse()

@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.parse
 
-from engine import Engine
+from engine import IDLE, Engine
 
 # The runner layers may have to be built first.
 READY_WITHIN = 180
@@ -42,6 +42,7 @@ class Grid:
         }
         self.process = None
         self.admin = None
+        self.called = 0.0  # when the admin API was called last
 
     def __enter__(self) -> "Grid":
         try:
@@ -97,6 +98,9 @@ class Grid:
     def api(self, method: str, path: str, body: object = None):
         text = None if body is None else json.dumps(body)
         headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json"}
+        if time.monotonic() - self.called > IDLE:
+            self.admin.close()
+        self.called = time.monotonic()
         try:
             self.admin.request(method, f"/api/v1/{path}", text, headers)
             answer = self.admin.getresponse()
