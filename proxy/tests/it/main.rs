@@ -31,5 +31,6 @@ mod results;
 mod scaling;
 mod seed;
 mod settings;
+mod streams;
 mod tricks;
 mod withheld;
