@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use control::limits;
 
 use crate::{
+    address,
     denial::{ALLOW, Denial},
     request::Request,
 };
@@ -16,6 +17,9 @@ pub(crate) fn head(request: &Request) -> Result<(), Denial> {
     }
     if request.target.len() > limits::REQUEST_TARGET_BYTES {
         return Err(Denial::TargetTooLong);
+    }
+    if address::has_dot_segment(request.path()) {
+        return Err(Denial::BadRequest("The path has segments that are to be resolved first."));
     }
     // Browsers ask for HTTP/2 without TLS in this way, and do without.
     let upgrades = request.fields.all("upgrade").any(|value| !value.eq_ignore_ascii_case(b"h2c"));

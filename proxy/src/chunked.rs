@@ -3,21 +3,21 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::fields::{Fields, Malformed};
+use crate::fields::{self, Fields, Malformed};
 
 /// Bytes of a chunk's size line with its extensions.
 const SIZE_LINE: usize = 256;
 /// Hexadecimal digits of a chunk's size.
 const DIGITS: usize = 8;
-/// Bytes of all trailers.
-const TRAILERS: usize = 8 * 1024;
+/// Bytes of all extensions and trailers of a body.
+const EXTRAS: usize = 8 * 1024;
 
 /// A body that is being read.
 #[derive(Debug)]
 pub(crate) struct Chunked {
     expected: Expected,
-    /// Extensions and trailers are refused.
-    plain: bool,
+    /// So many bytes of extensions and trailers may still come: they are dropped, and reading them costs.
+    extras: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,20 +27,20 @@ enum Expected {
     Data(usize),
     /// The end of a chunk's line.
     DataEnd,
-    /// Trailers, of which so many bytes have come, or the last empty line.
-    Trailers(usize),
+    /// A trailer, or the last empty line.
+    Trailer,
     Nothing,
 }
 
 impl Chunked {
     /// A client's body: extensions and trailers are dropped.
     pub(crate) fn of_client() -> Self {
-        Self { expected: Expected::Size, plain: false }
+        Self { expected: Expected::Size, extras: EXTRAS }
     }
 
     /// A runner's body: there are none of them.
     pub(crate) fn of_runner() -> Self {
-        Self { expected: Expected::Size, plain: true }
+        Self { expected: Expected::Size, extras: 0 }
     }
 
     /// Moves what has come from `input` into `body`. True when the body has ended; what follows it
@@ -55,7 +55,7 @@ impl Chunked {
                 Expected::Size => match take_line(input, SIZE_LINE)? {
                     None => return Ok(false),
                     Some(line) => match self.size(&line)? {
-                        0 => Expected::Trailers(0),
+                        0 => Expected::Trailer,
                         size => Expected::Data(size),
                     },
                 },
@@ -78,34 +78,37 @@ impl Chunked {
                     None => return Ok(false),
                     Some(_) => Expected::Size,
                 },
-                Expected::Trailers(before) => {
-                    match take_line(input, TRAILERS.saturating_sub(before))? {
-                        None => return Ok(false),
-                        Some(line) if line.is_empty() => Expected::Nothing,
-                        Some(_) if self.plain => return Err(Malformed("a trailer")),
-                        Some(line) => {
-                            Fields::default().push_line(&line)?;
-                            Expected::Trailers(before + line.len() + 2)
-                        }
+                Expected::Trailer => match take_line(input, self.extras)? {
+                    None => return Ok(false),
+                    Some(line) if line.is_empty() => Expected::Nothing,
+                    Some(line) => {
+                        Fields::default().push_line(&line)?;
+                        self.spend(line.len() + 2)?;
+                        Expected::Trailer
                     }
-                }
+                },
                 Expected::Nothing => return Ok(true),
             }
         }
     }
 
-    fn size(&self, line: &[u8]) -> Result<usize, Malformed> {
+    fn size(&mut self, line: &[u8]) -> Result<usize, Malformed> {
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (digits, extension) = line.split_at(digits);
-        let extended = matches!(extension.first(), Some(b';' | b' ' | b'\t')) && !self.plain;
-        if !(extension.is_empty() || extended)
-            || !extension.iter().all(|byte| *byte >= b' ' || *byte == b'\t')
-        {
+        let extended = fields::trim(extension).first() == Some(&b';');
+        if !(extension.is_empty() || (extended && fields::is_value(extension))) {
             return Err(Malformed("a chunk's size that is not one"));
         }
+        self.spend(extension.len())?;
         let text = std::str::from_utf8(digits).ok().filter(|d| (1..=DIGITS).contains(&d.len()));
         let size = text.and_then(|digits| usize::from_str_radix(digits, 16).ok());
         size.ok_or(Malformed("a chunk's size that is not one"))
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Malformed> {
+        let left = self.extras.checked_sub(bytes);
+        self.extras = left.ok_or(Malformed("too much beside the chunks of a body"))?;
+        Ok(())
     }
 }
 
@@ -208,7 +211,20 @@ mod tests {
         assert!(runner("3;a\r\nabc\r\n0\r\n\r\n").is_err());
         assert!(runner("3\r\nabc\r\n0\r\nx-a: b\r\n\r\n").is_err());
         assert!(client(&format!("3;{}\r\n", "x".repeat(SIZE_LINE))).is_err());
-        assert!(client(&format!("0\r\n{}", "a: b\r\n".repeat(TRAILERS / 4))).is_err());
+        assert!(client(&format!("0\r\n{}", "a: b\r\n".repeat(EXTRAS / 4))).is_err());
+        assert!(client(&"1;a=0123456789\r\nx\r\n".repeat(EXTRAS / 10)).is_err());
+        for odd in [
+            "3 \r\n",
+            "3 3\r\n",
+            "3 a\r\n",
+            "3\t\r\n",
+            "3;\x7f\r\n",
+            "3;a\rb\r\n",
+            ";a\r\n",
+            " 3\r\n",
+        ] {
+            assert!(client(odd).is_err(), "{odd:?}");
+        }
     }
 
     proptest! {

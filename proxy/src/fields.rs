@@ -145,7 +145,8 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| KINDS[usize::from(*byte)] & TOKEN != 0)
 }
 
-fn is_value(text: &[u8]) -> bool {
+/// Whether a text may be a field's value.
+pub(crate) fn is_value(text: &[u8]) -> bool {
     text.iter().all(|byte| KINDS[usize::from(*byte)] & VALUE != 0)
 }
 

@@ -9,7 +9,6 @@ const INTERNAL: &[u8] = b"x-grid-";
 pub(crate) fn passes(name: &[u8]) -> bool {
     match name.first() {
         Some(b'c') => !matches!(name, b"connection" | b"content-length"),
-        Some(b'd') => name != b"date",
         Some(b'e') => name != b"expect",
         Some(b'k') => name != b"keep-alive",
         Some(b'p') => !name.starts_with(b"proxy-"),
@@ -53,7 +52,6 @@ mod tests {
         for name in [
             "connection",
             "content-length",
-            "date",
             "expect",
             "keep-alive",
             "proxy-authorization",

@@ -8,6 +8,8 @@ mod write;
 
 use std::io;
 
+pub(crate) use head::is_target;
+
 use bytes::{Bytes, BytesMut};
 use control::limits;
 use pingora_core::protocols::Stream;
@@ -101,19 +103,18 @@ impl Connection {
     /// Waits for the next request and reads its head.
     async fn next(&mut self, request: &mut Request) -> Result<(), End> {
         request.clear();
-        if self.buffer.is_empty() {
-            match timeout(limits::KEEP_ALIVE, self.read()).await {
-                Ok(Ok(1..)) => {}
-                _ => return Err(End::Quiet),
-            }
+        if !self.has_begun() && !timeout(limits::KEEP_ALIVE, self.begins()).await.unwrap_or(false) {
+            return Err(End::Quiet);
         }
         let mut scan = Scan::default();
-        let end = match self.head_end(&mut scan)? {
+        let end = match self.head_end(&mut scan, request)? {
             Some(end) => end,
-            None => match timeout(limits::REQUEST_HEAD, self.rest_of_head(&mut scan)).await {
-                Ok(end) => end?,
-                Err(_) => return Err(End::Refused(Denial::HeadTimeout(limits::REQUEST_HEAD))),
-            },
+            None => {
+                match timeout(limits::REQUEST_HEAD, self.rest_of_head(&mut scan, request)).await {
+                    Ok(end) => end?,
+                    Err(_) => return Err(End::Refused(Denial::HeadTimeout(limits::REQUEST_HEAD))),
+                }
+            }
         };
         let meant = head::parse(&self.buffer[..end], request).map_err(End::Refused)?;
         bytes::Buf::advance(&mut self.buffer, end);
@@ -122,31 +123,50 @@ impl Connection {
         Ok(())
     }
 
-    async fn rest_of_head(&mut self, scan: &mut Scan) -> Result<usize, End> {
+    /// Whether something of the next request is there. A client may send empty lines behind the body
+    /// of the one before.
+    fn has_begun(&mut self) -> bool {
+        while self.buffer.starts_with(b"\r\n") {
+            bytes::Buf::advance(&mut self.buffer, 2);
+        }
+        !matches!(&self.buffer[..], b"" | b"\r")
+    }
+
+    async fn begins(&mut self) -> bool {
+        while matches!(self.read().await, Ok(1..)) {
+            if self.has_begun() {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn rest_of_head(&mut self, scan: &mut Scan, request: &mut Request) -> Result<usize, End> {
         loop {
             match self.read().await {
                 Ok(1..) => {}
                 _ => return Err(End::Quiet),
             }
-            if let Some(end) = self.head_end(scan)? {
+            if let Some(end) = self.head_end(scan, request)? {
                 return Ok(end);
             }
         }
     }
 
-    fn head_end(&mut self, scan: &mut Scan) -> Result<Option<usize>, End> {
-        // A client may send an empty line behind the body of the request before.
-        while self.buffer.starts_with(b"\r\n") {
-            bytes::Buf::advance(&mut self.buffer, 2);
-        }
+    fn head_end(&mut self, scan: &mut Scan, request: &mut Request) -> Result<Option<usize>, End> {
         let refused = |denial| End::Refused(denial);
         let end = scan.look(&self.buffer).map_err(|odd| refused(Denial::Malformed(odd)))?;
         let size = end.unwrap_or(self.buffer.len());
         if end.is_none() && !head::may_begin(&self.buffer) {
             return Err(refused(Denial::Malformed(head::NO_REQUEST)));
         }
-        if !scan.has_first_line() && size > limits::REQUEST_TARGET_BYTES + READ {
+        if !scan.has_first_line() && size > head::FIRST_LINE {
             return Err(refused(Denial::TargetTooLong));
+        }
+        // Whoever speaks another language would wait in vain for us to say so.
+        if end.is_none() && scan.has_first_line() {
+            let line = crate::head::lines(&self.buffer).next().unwrap_or_default();
+            head::begin(line, request).map_err(refused)?;
         }
         if size > limits::REQUEST_TARGET_BYTES + limits::REQUEST_HEADER_BYTES + READ {
             return Err(refused(Denial::HeadersTooLarge));

@@ -6,16 +6,18 @@ use std::{io, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use control::limits;
 use h2::{Reason, RecvStream, SendStream, server, server::SendResponse};
-use http::{HeaderName, HeaderValue, Response, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Response, header::COOKIE, request::Parts};
 use pingora_core::protocols::Stream;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
+    address,
     client::{Body, Client, Peer, Reply},
     date,
     denial::Denial,
     flow::Next,
     gateway::Gateway,
+    http1,
     request::{Request, Version},
 };
 
@@ -89,27 +91,39 @@ fn request(parts: Parts) -> Result<Request, Denial> {
     let mut request =
         Request { method: parts.method, version: Version::Http2, ..Request::default() };
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !http1::is_target(target) {
         return Err(Denial::BadRequest("The target has characters that must be percent-encoded."));
     }
+    if !target.starts_with('/') && !(target == "*" && request.method == Method::OPTIONS) {
+        return Err(Denial::BadRequest("The target is no path."));
+    }
     request.target.push_str(target);
-    for (name, value) in &parts.headers {
-        if request.fields.len() >= limits::REQUEST_HEADERS {
-            return Err(Denial::HeadersTooLarge);
-        }
+    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != COOKIE) {
         request.fields.push(name.as_str(), value.as_bytes());
+    }
+    // Their crumbs are one field everywhere but in HTTP/2.
+    let cookies: Vec<_> = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if !cookies.is_empty() {
+        request.fields.push(COOKIE.as_str(), &cookies.join(&b"; "[..]));
+    }
+    if request.fields.len() > limits::REQUEST_HEADERS
+        || request.fields.size() > limits::REQUEST_HEADER_BYTES
+    {
+        return Err(Denial::HeadersTooLarge);
     }
     let mut hosts = parts.headers.get_all(http::header::HOST).iter();
     let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
         (_, _, Some(_)) => return Err(Denial::BadRequest("The request has several Host headers.")),
-        (Some(authority), Some(host), None) if host != authority.as_str() => {
+        (Some(authority), Some(host), None)
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
             return Err(Denial::BadRequest("Host and :authority differ."));
         }
         (Some(authority), _, None) => authority.as_str(),
-        (None, Some(host), None) => host.to_str().unwrap_or_default(),
+        (None, Some(host), None) => host.to_str().unwrap_or("\0"),
         (None, None, None) => return Err(Denial::BadRequest("The request has no :authority.")),
     };
-    if host.contains('@') {
+    if address::host_name(host).is_none() {
         return Err(Denial::BadRequest("The host is not a host name."));
     }
     request.host.push_str(host);
@@ -180,10 +194,8 @@ impl Client for Exchange {
             },
             _ => {}
         }
-        // What is left of a refused body is not wanted.
-        if !self.body.is_end_stream() {
-            self.respond.send_reset(Reason::NO_ERROR);
-        }
+        // What is left of a refused body is not wanted: with the stream's last handle `h2` resets it,
+        // after the answer. A reset of ours would overtake the answer.
         Ok(())
     }
 }
@@ -196,6 +208,9 @@ async fn send_all(stream: &mut SendStream<Bytes>, mut body: Bytes, last: bool) -
             stream.reserve_capacity(body.len());
             let room = std::future::poll_fn(|context| stream.poll_capacity(context)).await;
             let room = room.ok_or(io::ErrorKind::BrokenPipe)?.map_err(broken)?;
+            if room == 0 {
+                continue;
+            }
             let piece = body.split_to(room.min(body.len()));
             let end = last && body.is_empty();
             stream.send_data(piece, end).map_err(broken)?;

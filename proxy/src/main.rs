@@ -1,5 +1,6 @@
 //! The `grid` binary: reads what it is asked for, does it, and says plainly when it cannot.
 
+mod address;
 mod admit;
 mod background;
 mod chunked;
@@ -25,6 +26,8 @@ mod respond;
 mod route;
 mod serve;
 mod stop;
+#[cfg(test)]
+mod wire;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use control::{
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
 
-use crate::pool::Pool;
+use crate::{address, pool::Pool};
 
 /// All routes. Looked up by every request, changed when a service is.
 #[derive(Default)]
@@ -102,11 +102,7 @@ impl Target {
 
 /// The name in a Host header: lower case, without port and trailing dot.
 fn host_name(host: &str) -> Option<Cow<'_, str>> {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        Some(_) => return None,
-        None => host,
-    };
+    let name = address::host_name(host)?;
     let name = name.strip_suffix('.').unwrap_or(name);
     Some(if name.bytes().any(|b| b.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())

@@ -6,6 +6,7 @@ use http::Method;
 
 use super::{Framing, NOTHING};
 use crate::{
+    address,
     chunked::Chunked,
     denial::Denial,
     fields::{self, Fields, Malformed},
@@ -13,6 +14,9 @@ use crate::{
     request::{Request, Version},
 };
 
+/// Bytes of a first line. A target that is too long for a function, but not for this, costs its sender
+/// no connection.
+pub(super) const FIRST_LINE: usize = limits::REQUEST_TARGET_BYTES + 4 * 1024;
 /// What is told to those who speak something else.
 pub(super) const NO_REQUEST: Malformed = Malformed("this is no request line");
 
@@ -38,18 +42,22 @@ pub(super) fn parse(text: &[u8], request: &mut Request) -> Result<Meant, Denial>
     }
     host(request)?;
     let body = framing(request)?;
-    let expects = match request.fields.get("expect") {
-        None => false,
-        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => {
-            request.version == Version::Http11 && !matches!(body, Framing::Length(0))
-        }
-        Some(_) => return Err(Denial::Expectation),
-    };
+    let known = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
+    if !request.fields.all("expect").all(known) {
+        return Err(Denial::Expectation);
+    }
+    let expects = request.fields.get("expect").is_some()
+        && request.version == Version::Http11
+        && !matches!(body, Framing::Length(0));
     Ok(Meant { body, expects, keep: keeps(&request.fields, request.version) })
 }
 
 /// `GET /path HTTP/1.1`.
-fn begin(line: &[u8], request: &mut Request) -> Result<(), Denial> {
+pub(super) fn begin(line: &[u8], request: &mut Request) -> Result<(), Denial> {
+    request.clear();
+    if line.len() > FIRST_LINE {
+        return Err(Denial::TargetTooLong);
+    }
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -68,14 +76,13 @@ fn begin(line: &[u8], request: &mut Request) -> Result<(), Denial> {
         return Err(Denial::Malformed(NO_REQUEST));
     }
     request.method = Method::from_bytes(method).map_err(|_| Denial::MethodNotAllowed)?;
-    let text =
-        std::str::from_utf8(target).ok().filter(|text| text.bytes().all(|b| b.is_ascii_graphic()));
+    let text = std::str::from_utf8(target).ok().filter(|text| is_target(text));
     let text =
         text.ok_or(Denial::BadRequest("The target has characters that must be percent-encoded."))?;
     if request.method == Method::CONNECT {
         return Err(Denial::MethodNotAllowed);
     }
-    if text.starts_with('/') || text == "*" {
+    if text.starts_with('/') || (text == "*" && request.method == Method::OPTIONS) {
         request.target.push_str(text);
         return Ok(());
     }
@@ -89,13 +96,18 @@ fn begin(line: &[u8], request: &mut Request) -> Result<(), Denial> {
     Ok(())
 }
 
+/// Printable, and without a fragment: some would cut it off and others take it for a part of the path.
+pub(crate) fn is_target(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
 /// Host and the rest of `http://host/path`, as proxies are asked.
 fn absolute(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return None;
     }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
     (end > 0).then(|| rest.split_at(end))
 }
 
@@ -113,8 +125,7 @@ fn host(request: &mut Request) -> Result<(), Denial> {
         None => "",
         Some(host) => std::str::from_utf8(host).unwrap_or("\0"),
     };
-    let odd =
-        |host: &str| !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    let odd = |host: &str| address::host_name(host).is_none();
     if odd(named) || odd(&request.host) {
         return Err(Denial::BadRequest("The host is not a host name."));
     }
@@ -153,10 +164,7 @@ fn framing(request: &mut Request) -> Result<Framing, Denial> {
 
 /// Whether another request may follow.
 fn keeps(fields: &Fields, version: Version) -> bool {
-    let mut options = fields.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
-    let has = |option: &[u8], wanted: &[u8]| fields::trim(option).eq_ignore_ascii_case(wanted);
-    match version {
-        Version::Http10 => options.any(|option| has(option, b"keep-alive")),
-        _ => !options.any(|option| has(option, b"close")),
-    }
+    let options = || fields.all("connection").flat_map(|value| value.split(|byte| *byte == b','));
+    let has = |wanted: &[u8]| options().any(|o| fields::trim(o).eq_ignore_ascii_case(wanted));
+    !has(b"close") && (version == Version::Http11 || has(b"keep-alive"))
 }
