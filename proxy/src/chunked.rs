@@ -152,10 +152,9 @@ mod tests {
     use super::*;
 
     /// Body and rest, or none when the end has not come.
-    fn decode(
-        mut chunked: Chunked,
-        parts: &[&[u8]],
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, Malformed> {
+    type Decoded = Result<Option<(Vec<u8>, Vec<u8>)>, Malformed>;
+
+    fn decode(mut chunked: Chunked, parts: &[&[u8]]) -> Decoded {
         let (mut input, mut body) = (BytesMut::new(), BytesMut::new());
         let mut all = Vec::new();
         let mut parts = parts.iter();

@@ -94,7 +94,8 @@ fn request(parts: Parts) -> Result<Request, Denial> {
     if !http1::is_target(target) {
         return Err(Denial::BadRequest("The target has characters that must be percent-encoded."));
     }
-    if !target.starts_with('/') && !(target == "*" && request.method == Method::OPTIONS) {
+    let of_the_server = target == "*" && request.method == Method::OPTIONS;
+    if !(of_the_server || target.starts_with('/')) {
         return Err(Denial::BadRequest("The target is no path."));
     }
     request.target.push_str(target);

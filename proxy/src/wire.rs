@@ -6,8 +6,16 @@ mod client;
 mod table;
 mod world;
 
+mod answers;
+mod denials;
 mod fields;
+mod frames;
 mod framing;
+mod gone;
+mod h2_abuse;
+mod h2_client;
+mod h2_gone;
+mod h2_streams;
 mod hosts;
 mod lines;
 mod paths;

@@ -46,7 +46,6 @@ pub(super) struct World {
 
 /// A replica's end of its connection.
 pub(super) struct Replica {
-    pub(super) id: ReplicaId,
     stream: UnixStream,
     buffer: Vec<u8>,
 }
@@ -102,9 +101,8 @@ impl World {
     /// A replica that calls home.
     pub(super) fn replica(&self) -> Replica {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let id = ReplicaId::random();
-        self.pool.join(id.clone(), self.deployment, Link::new(ours));
-        Replica { id, stream: theirs, buffer: Vec::new() }
+        self.pool.join(ReplicaId::random(), self.deployment, Link::new(ours));
+        Replica { stream: theirs, buffer: Vec::new() }
     }
 
     /// A connection that speaks HTTP/1.1.
