@@ -10,6 +10,7 @@ mod denial;
 mod edge;
 mod exchange;
 mod fields;
+mod files;
 mod flow;
 mod gateway;
 mod head;

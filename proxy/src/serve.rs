@@ -30,7 +30,7 @@ use pingora_core::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{background::Control, gateway::Traffic, listen::EdgeService, stop::Signals};
+use crate::{background::Control, files, gateway::Traffic, listen::EdgeService, stop::Signals};
 
 /// Names the DNS servers of this machine.
 const HOST_DNS: &str = "/etc/resolv.conf";
@@ -41,6 +41,7 @@ type Startup<T> = Result<T, Box<dyn std::error::Error>>;
 /// Serves until a signal.
 pub(crate) fn run(config: &Config) -> Startup<()> {
     log(config)?;
+    files::raise_limit();
     if config.role != Role::All {
         return Err("GRID_ROLE: the parts can only be split over a Redis store, which this version does not have yet; use --role all".into());
     }

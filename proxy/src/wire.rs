@@ -17,5 +17,6 @@ mod h2_client;
 mod h2_gone;
 mod h2_streams;
 mod hosts;
+mod idle;
 mod lines;
 mod paths;
