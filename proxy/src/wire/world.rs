@@ -17,9 +17,9 @@ use tokio::{
 
 use crate::{
     client::Peer,
-    exchange::Link,
     gateway::{Bounds, Gateway, Traffic},
     http1, http2,
+    link::Link,
     pool::{Note, Pool},
     route::Routes,
 };
@@ -101,7 +101,7 @@ impl World {
     /// A replica that calls home.
     pub(super) fn replica(&self) -> Replica {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        self.pool.join(ReplicaId::random(), self.deployment, Link::new(ours));
+        self.pool.join(ReplicaId::random(), self.deployment, Link::new(ours).expect("a link"));
         Replica { stream: theirs, buffer: Vec::new() }
     }
 

@@ -1,0 +1,85 @@
+//! What the `grid` binary does: reads what it is asked for, does it, and says plainly when it cannot.
+
+mod address;
+mod admit;
+mod background;
+mod chunked;
+mod client;
+mod date;
+mod denial;
+mod edge;
+mod exchange;
+mod fields;
+mod files;
+mod flow;
+#[cfg(fuzzing)]
+pub mod fuzz;
+mod gateway;
+mod head;
+mod home;
+mod hop;
+mod http1;
+mod http2;
+mod link;
+mod listen;
+mod pool;
+mod privilege;
+mod request;
+mod respond;
+mod route;
+mod serve;
+mod stop;
+#[cfg(test)]
+mod wire;
+
+use std::process::ExitCode;
+
+use control::{
+    config::{self, Command, Config},
+    doctor,
+};
+
+/// Runs a command line to its end.
+pub fn main() -> ExitCode {
+    let command = match config::from_process() {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("grid: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    // Before there are threads: rights belong to each of them.
+    privilege::pass_on();
+    let outcome = match command {
+        Command::Show(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        Command::Serve(config) => serve::run(&config),
+        Command::Doctor(config) => match examine(&config) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("grid: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `grid doctor`: a line for each finding.
+fn examine(config: &Config) -> Result<bool, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let all_hold = runtime.block_on(doctor::examine(config, |finding| println!("{finding}")))?;
+    let verdict = if all_hold {
+        "Everything that was tried is as docs/security.md promises."
+    } else {
+        "Functions are not contained on this machine as docs/security.md promises."
+    };
+    println!("{verdict}");
+    Ok(all_hold)
+}
