@@ -3,6 +3,8 @@
 mod address;
 mod admit;
 mod background;
+#[doc(hidden)]
+pub mod bench;
 mod chunked;
 mod client;
 mod date;
