@@ -4,6 +4,7 @@
 //! The id of each argument is its variable's name; flag and key follow from it (see `layers`).
 //! Everything is checked here, before anything is opened or bound.
 
+mod https;
 mod layers;
 mod rules;
 
@@ -17,6 +18,7 @@ use std::{
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::https::{Agreed, Https, HttpsAddr};
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
 use crate::{firewall::Enforcement, limits, token::Token};
@@ -104,6 +106,10 @@ pub struct Config {
     #[arg(id = "GRID_HTTP_ADDR", long = "http-addr", value_name = "IP:PORT")]
     #[arg(default_value = "0.0.0.0:8080", value_parser = rules::address)]
     pub http_addr: SocketAddr,
+
+    /// HTTPS and its certificates.
+    #[command(flatten)]
+    pub https: Https,
 
     /// Docker Engine.
     #[arg(id = "DOCKER_HOST", long = "docker-host", value_name = "URL")]
@@ -301,6 +307,7 @@ impl Config {
     /// Makes paths absolute and finds the share directory.
     fn complete(&mut self, cwd: &Path) -> Result<(), ConfigError> {
         self.data_dir = absolute(cwd, &self.data_dir);
+        self.https.complete(cwd);
         let share_dir = match &self.share_dir {
             Some(dir) => absolute(cwd, dir),
             None => find_share_dir(cwd).ok_or_else(|| {
@@ -325,14 +332,13 @@ impl Config {
             ));
         }
         let (admin, http) = (self.admin_addr, self.http_addr);
-        let same_ip =
-            admin.ip() == http.ip() || admin.ip().is_unspecified() || http.ip().is_unspecified();
-        if admin.port() == http.port() && admin.port() != 0 && same_ip {
+        if clash(admin, http) {
             return refuse(format!(
                 "GRID_ADMIN_ADDR ({admin}) and GRID_HTTP_ADDR ({http}) need the same port: give \
                  one of them another"
             ));
         }
+        https::check(self)?;
         let data_dir = self.data_dir.display();
         if data_dir.to_string().contains(':') {
             return refuse(format!(
@@ -359,6 +365,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether two listeners cannot have these addresses at one time.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_ip
 }
 
 fn one_per_core() -> usize {

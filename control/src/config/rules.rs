@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LogFormat, Role};
+use super::{Agreed, HttpsAddr, LogFormat, Role};
 use crate::{api::DEFAULT_OCI_RUNTIME, firewall::Enforcement};
 
 /// A parser as clap takes it.
@@ -36,6 +36,50 @@ pub(super) fn seconds(range: RangeInclusive<u64>) -> impl Rule<Duration> {
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be IP:PORT, such as 127.0.0.1:8000 or [::]:8080".to_owned())
+}
+
+pub(super) fn https_address(text: &str) -> Result<HttpsAddr, String> {
+    if text == "off" {
+        return Ok(HttpsAddr::Off);
+    }
+    let rule = "must be IP:PORT, such as 0.0.0.0:443 or [::]:443, or off";
+    text.parse().map(HttpsAddr::On).map_err(|_| rule.to_owned())
+}
+
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("must be on or off".to_owned()),
+    }
+}
+
+/// The URL of an ACME directory; two have a short name.
+pub(super) fn acme_directory(text: &str) -> Result<String, String> {
+    let url = match text {
+        "letsencrypt" => "https://acme-v02.api.letsencrypt.org/directory",
+        "letsencrypt-staging" => "https://acme-staging-v02.api.letsencrypt.org/directory",
+        url => url,
+    };
+    let host = url.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    let good = host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
+        && url.chars().all(|c| c.is_ascii_graphic());
+    let rule = "must be letsencrypt, letsencrypt-staging or the https:// URL of an ACME directory";
+    good.then(|| url.to_owned()).ok_or_else(|| rule.to_owned())
+}
+
+pub(super) fn email(text: &str) -> Result<String, String> {
+    let good = text
+        .split_once('@')
+        .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'))
+        && text.chars().all(|c| c.is_ascii_graphic() && !",?&".contains(c));
+    let rule = "must be one e-mail address, such as ops@example.com";
+    good.then(|| text.to_owned()).ok_or_else(|| rule.to_owned())
+}
+
+pub(super) fn agreed(text: &str) -> Result<Agreed, String> {
+    let rule = "must be agreed, once you have read and accept the terms of service";
+    (text == "agreed").then_some(Agreed).ok_or_else(|| rule.to_owned())
 }
 
 pub(super) fn docker_host(text: &str) -> Result<String, String> {

@@ -254,6 +254,75 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn https_is_on_and_asks_nobody_for_certificates() {
+    let dir = place(&[("ca.pem", "")]);
+    let https = run(&dir, &[], &[]).expect("good").https;
+    let addr = https.addr.get().map(|addr| addr.to_string());
+    assert_eq!(addr.as_deref(), Some("0.0.0.0:8443"));
+    assert!(!https.redirect && https.certs_dir.is_none() && https.acme_directory.is_none());
+
+    let environment = [
+        ("GRID_HTTPS_ADDR", "[::]:443"),
+        ("GRID_HTTPS_REDIRECT", "on"),
+        ("GRID_CERTS_DIR", "config"),
+        ("GRID_ACME_DIRECTORY", "letsencrypt"),
+        ("GRID_ACME_TERMS", "agreed"),
+        ("GRID_ACME_EMAIL", "ops@example.com"),
+        ("GRID_ACME_CA_FILE", "ca.pem"),
+    ];
+    let https = run(&dir, &environment, &[]).expect("good").https;
+    assert!(https.redirect);
+    assert_eq!(https.certs_dir, Some(dir.path().join("config")));
+    assert_eq!(https.acme_ca_file, Some(dir.path().join("ca.pem")));
+    let url = "https://acme-v02.api.letsencrypt.org/directory";
+    assert_eq!(https.acme_directory.as_deref(), Some(url));
+
+    let off = run(&dir, &[("GRID_HTTPS_ADDR", "off")], &[]).expect("good").https;
+    assert_eq!(off.addr, HttpsAddr::Off);
+    let text = "acme.directory = \"https://ca.example/dir\"\nacme.terms = \"agreed\"\n";
+    let dir = place(&[("config/grid.toml", text)]);
+    let https = run(&dir, &[], &[]).expect("good").https;
+    assert_eq!(https.acme_directory.as_deref(), Some("https://ca.example/dir"));
+}
+
+#[test]
+fn bad_or_contradicting_settings_of_https_are_refused() {
+    let dir = place(&[("file", "")]);
+    for (name, value) in [
+        ("GRID_HTTPS_ADDR", "443"),
+        ("GRID_HTTPS_REDIRECT", "yes"),
+        ("GRID_ACME_DIRECTORY", "http://ca.example/dir"),
+        ("GRID_ACME_DIRECTORY", "https:///dir"),
+        ("GRID_ACME_EMAIL", "ops"),
+        ("GRID_ACME_EMAIL", "a@b,c@d"),
+        ("GRID_ACME_TERMS", "yes"),
+    ] {
+        let line = refusal(&dir, &[(name, value)], &[]);
+        assert!(line.starts_with(&format!("{name} is \"{value}\" (from")), "{line}");
+    }
+    let ca = ("GRID_ACME_DIRECTORY", "letsencrypt");
+    let agreed = ("GRID_ACME_TERMS", "agreed");
+    let off = ("GRID_HTTPS_ADDR", "off");
+    for (environment, named) in [
+        (vec![ca], "GRID_ACME_TERMS"),
+        (vec![agreed], "GRID_ACME_DIRECTORY"),
+        (vec![("GRID_ACME_EMAIL", "a@b.c")], "GRID_ACME_DIRECTORY"),
+        (vec![("GRID_ACME_CA_FILE", "file")], "GRID_ACME_DIRECTORY"),
+        (vec![ca, agreed, ("GRID_ACME_CA_FILE", "no")], "GRID_ACME_CA_FILE"),
+        (vec![off, ca, agreed], "GRID_ACME_DIRECTORY"),
+        (vec![off, ("GRID_HTTPS_REDIRECT", "on")], "GRID_HTTPS_REDIRECT"),
+        (vec![off, ("GRID_CERTS_DIR", "config")], "GRID_CERTS_DIR"),
+        (vec![("GRID_CERTS_DIR", "file")], "GRID_CERTS_DIR"),
+        (vec![("GRID_CERTS_DIR", "missing")], "GRID_CERTS_DIR"),
+        (vec![("GRID_HTTPS_ADDR", "0.0.0.0:8080")], "GRID_HTTP_ADDR"),
+        (vec![("GRID_HTTPS_ADDR", "127.0.0.1:8000")], "GRID_ADMIN_ADDR"),
+    ] {
+        let line = refusal(&dir, &environment, &[]);
+        assert!(line.contains(named), "{environment:?}: {line}");
+    }
+}
+
+#[test]
 fn help_shows_every_setting_with_variable_and_default() {
     let show = |args: &[&str]| {
         let environment = BTreeMap::from([("GRID_IDLE_SECONDS".to_owned(), "7".to_owned())]);
