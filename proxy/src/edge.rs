@@ -25,6 +25,7 @@ use crate::{
     home::{self, Home},
     pool::{Note, Pool},
     route::Routes,
+    tls::Domains,
 };
 
 /// Pause before the store is read again after it failed.
@@ -34,6 +35,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Edge {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) routes: Arc<Routes>,
+    /// Is told the domains, when somebody wants to know.
+    pub(crate) domains: Option<Arc<Domains>>,
     pub(crate) run_dir: RunDir,
     pub(crate) health: Health,
     /// Waiting requests per function.
@@ -146,6 +149,9 @@ impl Picture {
         });
         pool.apply(view);
         self.edge.routes.set(service, view.route.as_ref(), &pool);
+        if let Some(domains) = &self.edge.domains {
+            domains.set(service, view.route.as_ref().map(|route| &route.public_domain));
+        }
         if view.route.is_none() && view.replicas.is_empty() {
             self.pools.remove(&service);
         }

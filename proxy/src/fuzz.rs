@@ -77,7 +77,8 @@ async fn converse(parts: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
         function_timeout: Duration::from_secs(30),
         queue_within: Duration::from_secs(30),
     };
-    let gateway = gateway::Gateway { routes, bounds, traffic: Arc::default() };
+    let gateway =
+        gateway::Gateway { routes, bounds, traffic: Arc::default(), plain: Default::default() };
     let peer = Peer { address: None, source: String::new(), scheme: "http" };
     let (stream, mut client) = duplex(1024 * 1024);
     tokio::spawn(async move { http1::serve(Box::new(stream), &gateway, &peer).await });

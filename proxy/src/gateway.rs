@@ -29,6 +29,7 @@ use crate::{
     request::Request,
     respond::{self, Answer, Timing},
     route::{Routes, Target},
+    tls::Plain,
 };
 
 /// The bounds that settings may move.
@@ -46,6 +47,7 @@ pub(crate) struct Gateway {
     pub(crate) routes: Arc<Routes>,
     pub(crate) bounds: Bounds,
     pub(crate) traffic: Arc<Traffic>,
+    pub(crate) plain: Plain,
 }
 
 /// What runs at this moment, and whether new requests are taken. Who stops and who ends last must
@@ -146,6 +148,9 @@ impl Gateway {
     ) -> Result<Answer, Denial> {
         if self.traffic.stopping() {
             return Err(Denial::Stopping);
+        }
+        if let Some(answer) = self.plain.answer(request, peer) {
+            return Ok(answer);
         }
         admit::head(request)?;
         let target = self.routes.find(&request.host, request.path()).ok_or(Denial::NotFound)?;

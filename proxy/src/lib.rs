@@ -31,6 +31,7 @@ mod respond;
 mod route;
 mod serve;
 mod stop;
+mod tls;
 #[cfg(test)]
 mod wire;
 

@@ -18,6 +18,7 @@ use crate::{
     gateway::{Bounds, Gateway, Traffic},
     http1, http2,
     route::Routes,
+    tls::Tls,
 };
 
 /// The public listener together with the tasks that feed it. They share one runtime, because the
@@ -33,11 +34,15 @@ impl EdgeService {
         context: &Context,
         traffic: &Arc<Traffic>,
         public_addr: SocketAddr,
-    ) -> Self {
+        https: Option<(SocketAddr, &Tls)>,
+    ) -> pingora_core::Result<Self> {
         let routes = Arc::new(Routes::default());
         let gateway = Gateway {
             routes: routes.clone(),
             traffic: traffic.clone(),
+            plain: https
+                .map(|(addr, tls)| tls.plain(&config.https, addr.port()))
+                .unwrap_or_default(),
             bounds: Bounds {
                 body_bytes: config.body_bytes,
                 body_within: config.body_wait,
@@ -51,15 +56,19 @@ impl EdgeService {
         let listener = ListenerConfig::tcp(public_addr.to_string());
         inner.add_listener(listener.l4_buffer(L4BufferSettings::unbuffered()));
         inner.threads = Some(config.edge_threads);
+        if let Some((addr, tls)) = https {
+            inner.add_tls_with_settings(&addr.to_string(), None, tls.listener()?);
+        }
         let edge = Edge {
             store: context.store.clone() as Arc<dyn Store>,
             routes,
+            domains: https.and_then(|(_, tls)| tls.domains()),
             run_dir: context.run_dir.clone(),
             health: context.health.clone(),
             queue_length: config.queue_length,
             idle_after: config.idle,
         };
-        Self { edge: Arc::new(edge), inner }
+        Ok(Self { edge: Arc::new(edge), inner })
     }
 }
 

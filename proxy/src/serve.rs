@@ -30,7 +30,14 @@ use pingora_core::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{background::Control, files, gateway::Traffic, listen::EdgeService, stop::Signals};
+use crate::{
+    background::Control,
+    files,
+    gateway::Traffic,
+    listen::EdgeService,
+    stop::Signals,
+    tls::{Tls, TlsError},
+};
 
 /// Names the DNS servers of this machine.
 const HOST_DNS: &str = "/etc/resolv.conf";
@@ -49,11 +56,16 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
     let admin = reserve("GRID_ADMIN_ADDR", config.admin_addr)?;
     let public = reserve("GRID_HTTP_ADDR", config.http_addr)?;
     let public_addr = public.local_addr()?;
+    let https = config.https.addr.get().map(|addr| reserve("GRID_HTTPS_ADDR", addr)).transpose()?;
+    let https_addr = https.as_ref().map(TcpListener::local_addr).transpose()?;
     // Pingora binds its listeners itself, so that it can hand them over in an upgrade.
-    drop(public);
+    drop((public, https));
 
     let store = Embedded::open(&config.data_dir)?;
     let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
+    let tls = https_addr
+        .map(|addr| Ok::<_, TlsError>((addr, Tls::open(&config.https, &config.data_dir)?)));
+    let tls = tls.transpose()?;
     let seccomp = Profile::load(config.share_dir())?.security_opt().into();
     let dns = dns(config)?;
     let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
@@ -81,7 +93,12 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
             public_addr,
         },
     ));
-    server.add_service(EdgeService::new(config, &parts.context, &traffic, public_addr));
+    let https = tls.as_ref().map(|(addr, tls)| (*addr, tls));
+    server.add_service(EdgeService::new(config, &parts.context, &traffic, public_addr, https)?);
+    if let Some((addr, tls)) = tls {
+        tracing::info!("HTTPS is served at {addr}");
+        server.add_service(background_service("certificates", tls));
+    }
     let longest = config.queue_wait + config.function_timeout + Duration::from_secs(5);
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(traffic, longest)) });
     tracing::info!("stopped; running replicas are adopted by the next start");

@@ -22,6 +22,7 @@ use crate::{
     link::Link,
     pool::{Note, Pool},
     route::Routes,
+    tls::Plain,
 };
 
 /// Where the function is.
@@ -94,7 +95,12 @@ impl World {
             function_timeout: DEADLINE,
             queue_within: QUEUE_WITHIN,
         };
-        let gateway = Arc::new(Gateway { routes, bounds, traffic: Arc::new(Traffic::default()) });
+        let gateway = Arc::new(Gateway {
+            routes,
+            bounds,
+            traffic: Arc::new(Traffic::default()),
+            plain: Plain::default(),
+        });
         Self { gateway, pool, notes, deployment }
     }
 
