@@ -36,6 +36,7 @@ class Grid:
             "GRID_ADMIN_ADDR": "127.0.0.1:0",
             "GRID_DATA_DIR": str(self.directory / "data"),
             "GRID_HTTP_ADDR": "127.0.0.1:0",
+            "GRID_HTTPS_ADDR": "off",
             "GRID_SHARE_DIR": str(share),
             "SMSLY_TOKEN": self.token,
             **settings,

@@ -17,6 +17,7 @@ mod grid;
 mod hardening;
 mod hostile;
 mod http;
+mod https;
 mod idle;
 mod input;
 mod internet;

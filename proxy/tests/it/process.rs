@@ -45,6 +45,7 @@ pub(crate) fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
         .env("GRID_SHARE_DIR", root())
         .env("GRID_HTTP_ADDR", "127.0.0.1:0")
         .env("GRID_ADMIN_ADDR", "127.0.0.1:0")
+        .env("GRID_HTTPS_ADDR", "off")
         .env("GRID_LOG", "info,control=debug,grid=debug")
         .env("SMSLY_TOKEN", TOKEN)
         .envs(settings.iter().copied());

@@ -28,6 +28,9 @@ fn a_wrong_setting_stops_the_start() {
         ("MAX_FUNCTION_CODE_BYTES", "0"),
         ("GRID_HTTP_ADDR", "nowhere"),
         ("GRID_ADMIN_ADDR", "localhost"),
+        ("GRID_HTTPS_ADDR", "443"),
+        ("GRID_CERTS_DIR", "/nonexistent"),
+        ("GRID_ACME_DIRECTORY", "letsencrypt"),
         ("GRID_IDLE_SECONDS", "0"),
         ("GRID_ROLE", "edge"),
         ("GRID_LOG", "loud"),
@@ -57,7 +60,7 @@ fn a_wrong_setting_stops_the_start() {
 fn an_address_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    for name in ["GRID_HTTP_ADDR", "GRID_ADMIN_ADDR"] {
+    for name in ["GRID_HTTP_ADDR", "GRID_ADMIN_ADDR", "GRID_HTTPS_ADDR"] {
         refuses(&[(name, &address)], name);
         refuses(&[(name, &address)], &address);
     }
