@@ -34,15 +34,22 @@ use std::{
 use async_trait::async_trait;
 use control::config::Https;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use pingora_core::{
     listeners::tls::TlsSettings, protocols::ALPN, server::ShutdownWatch,
     services::background::BackgroundService,
 };
 
-use self::{acme::Acme, certificates::Certificates, development::Development, expiry::Expiry};
-use self::{acme::challenges, redirect::to_https};
 pub(crate) use self::{
     acme::schedule::Status, certificates::Listed, domains::Domains, plain::Plain,
+};
+use self::{
+    acme::{Acme, challenges},
+    certificates::Certificates,
+    development::Development,
+    expiry::Expiry,
+    redirect::to_https,
+    reload::Reader,
 };
 
 /// How often the ends of certificates are looked at.
@@ -64,7 +71,8 @@ pub(crate) enum TlsError {
 /// Everything of HTTPS in this process.
 pub(crate) struct Tls {
     certificates: Arc<Certificates>,
-    certs_dir: Option<PathBuf>,
+    /// Until it is followed.
+    reader: Mutex<Option<Reader>>,
     development_dir: PathBuf,
     acme: Option<Arc<Acme>>,
 }
@@ -80,9 +88,11 @@ impl Tls {
         let development_dir = data_dir.join("tls");
         let development = Development::open(&development_dir, now)?;
         let certificates = Arc::new(Certificates::new(development));
-        if let Some(dir) = &config.certs_dir {
-            reload::Reader::new(dir.clone(), certificates.clone()).read(now);
-        }
+        let reader = config.certs_dir.as_ref().map(|dir| {
+            let mut reader = Reader::new(dir.clone(), certificates.clone());
+            reader.read(now);
+            reader
+        });
         let acme = config
             .acme_directory
             .as_ref()
@@ -96,7 +106,7 @@ impl Tls {
             })
             .transpose()?
             .map(Arc::new);
-        Ok(Self { certificates, certs_dir: config.certs_dir.clone(), development_dir, acme })
+        Ok(Self { certificates, reader: Mutex::new(reader), development_dir, acme })
     }
 
     /// How the listener speaks TLS: 1.2 and 1.3 (Pingora's choice), HTTP/2 and HTTP/1.1, and our
@@ -165,8 +175,8 @@ impl BackgroundService for Tls {
             async move { drop(stop.wait_for(|stop| *stop).await) }
         };
         let reload = async {
-            if let Some(dir) = &self.certs_dir {
-                let reader = reload::Reader::new(dir.clone(), self.certificates.clone());
+            let reader = self.reader.lock().take();
+            if let Some(reader) = reader {
                 reload::follow(reader, reload::Pace::default(), stopped()).await;
             }
         };

@@ -3,6 +3,7 @@
 //!
 //! One task asks; what it has got is in the store of certificates and in the data directory.
 
+mod account;
 pub(crate) mod challenges;
 mod client;
 mod failure;
@@ -13,26 +14,26 @@ mod storage;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use control::name::PublicDomain;
-use instant_acme::{Account, NewAccount};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::{sync::OnceCell, task::JoinSet};
+use tokio::task::JoinSet;
 
 pub(crate) use self::schedule::Pace;
 use self::{
+    account::OurAccount,
     challenges::Challenges,
     client::Client,
     failure::Failure,
     issue::Issued,
     schedule::{Next, Schedule, Status},
-    storage::{Storage, StoredAccount},
+    storage::Storage,
 };
 use super::{
     TlsError,
@@ -65,16 +66,11 @@ pub(crate) struct Acme {
 
 /// What an attempt needs.
 struct Asking {
-    authority: Authority,
-    client: Client,
+    account: OurAccount,
     storage: Storage,
     challenges: Arc<Challenges>,
     pace: Pace,
-    /// Made or read when it is first needed.
-    account: Mutex<Arc<OnceCell<Account>>>,
 }
-
-type Outcome = (PublicDomain, Result<Issued, Failure>);
 
 impl Acme {
     /// Reads the certificates that there are already, and serves them. Blocks.
@@ -91,14 +87,8 @@ impl Acme {
         let storage = Storage::of(data_dir, &authority.directory);
         let held = storage.certificates(now);
         let client = Client::new(authority.ca_file.as_deref())?;
-        let asking = Asking {
-            authority,
-            client,
-            storage,
-            challenges: Arc::default(),
-            pace,
-            account: Mutex::default(),
-        };
+        let account = OurAccount::new(authority, client, storage.clone());
+        let asking = Asking { account, storage, challenges: Arc::default(), pace };
         let acme = Self {
             asking: Arc::new(asking),
             certificates,
@@ -133,7 +123,8 @@ impl Acme {
     async fn ask(&self) {
         let mut schedule = Schedule::new(self.asking.pace);
         // Attempts end with this task.
-        let mut attempts = JoinSet::<Outcome>::new();
+        let mut attempts = JoinSet::new();
+        let mut asked = HashMap::new();
         loop {
             let now = Timestamp::now();
             self.tidy(now);
@@ -142,7 +133,8 @@ impl Acme {
             let pause = loop {
                 match schedule.next(now) {
                     Next::Start(domain) => {
-                        drop(attempts.spawn(self.asking.clone().attempt(domain)))
+                        let attempt = self.asking.clone().attempt(domain.clone());
+                        asked.insert(attempts.spawn(attempt).id(), domain);
                     }
                     Next::Wait(until) => {
                         let pause = Duration::try_from(until.duration_since(now));
@@ -154,10 +146,14 @@ impl Acme {
             *self.status.lock() = schedule.status();
             tokio::select! {
                 () = self.domains.changed() => {}
-                Some(ended) = attempts.join_next() => match ended {
-                    Ok((domain, outcome)) => self.settle(&mut schedule, &domain, outcome),
-                    Err(error) => tracing::error!("an attempt to get a certificate ended: {error}"),
-                },
+                Some(ended) = attempts.join_next_with_id() => {
+                    let (id, outcome) = ended.unwrap_or_else(|error| {
+                        (error.id(), Err(Failure::authority(format!("a fault in Grid: {error}"))))
+                    });
+                    if let Some(domain) = asked.remove(&id) {
+                        self.settle(&mut schedule, &domain, outcome);
+                    }
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -237,9 +233,9 @@ impl Acme {
 }
 
 impl Asking {
-    async fn attempt(self: Arc<Self>, domain: PublicDomain) -> Outcome {
+    async fn attempt(self: Arc<Self>, domain: PublicDomain) -> Result<Issued, Failure> {
         let work = async {
-            let account = self.account().await?;
+            let account = self.account.get().await?;
             issue::issue(&account, &self.challenges, &domain, &self.pace).await
         };
         let outcome = tokio::time::timeout(self.pace.attempt, work).await.unwrap_or_else(|_| {
@@ -247,81 +243,9 @@ impl Asking {
             Err(Failure::domain(format!("it took longer than {seconds} s")))
         });
         if outcome.as_ref().is_err_and(|failure| failure.account_unknown) {
-            self.storage.remove_account();
-            *self.account.lock() = Arc::default();
+            self.account.forget();
         }
-        (domain, outcome)
-    }
-
-    /// Our account: the one we know, the one that is stored, or a new one.
-    async fn account(&self) -> Result<Account, Failure> {
-        let cell = self.account.lock().clone();
-        cell.get_or_try_init(|| async {
-            match self.storage.account() {
-                Some(stored) => self.restore(stored).await,
-                None => self.register().await,
-            }
-        })
-        .await
-        .cloned()
-    }
-
-    async fn restore(&self, stored: StoredAccount) -> Result<Account, Failure> {
-        let StoredAccount { email, credentials } = stored;
-        // The credentials are taken by the library, and cannot be copied but through their text.
-        let text = serde_json::to_string(&credentials)
-            .map_err(|e| Failure::authority(format!("reading the ACME account: {e}")))?;
-        let account = Account::builder_with_http(Box::new(self.client.clone()))
-            .from_credentials(credentials)
-            .await
-            .map_err(|e| Failure::of("reaching the certificate authority", e))?;
-        if email != self.authority.email {
-            let contact = self.contact();
-            let contact: Vec<_> = contact.iter().map(String::as_str).collect();
-            account
-                .update_contacts(&contact)
-                .await
-                .map_err(|e| Failure::of("changing the ACME account's e-mail address", e))?;
-            let credentials = serde_json::from_str(&text)
-                .map_err(|e| Failure::authority(format!("reading the ACME account: {e}")))?;
-            self.keep(credentials);
-        }
-        Ok(account)
-    }
-
-    async fn register(&self) -> Result<Account, Failure> {
-        let contact = self.contact();
-        let contact: Vec<_> = contact.iter().map(String::as_str).collect();
-        let new = NewAccount {
-            contact: &contact,
-            terms_of_service_agreed: true,
-            only_return_existing: false,
-        };
-        let (account, credentials) = Account::builder_with_http(Box::new(self.client.clone()))
-            .create(&new, self.authority.directory.clone(), None)
-            .await
-            .map_err(|error| {
-                let failure = Failure::of("making an ACME account", error);
-                // Whatever is wrong with it, it is not one domain's fault.
-                match failure.fault {
-                    failure::Fault::Domain => Failure::authority(failure.reason),
-                    _ => failure,
-                }
-            })?;
-        self.keep(credentials);
-        tracing::info!("made an ACME account with {}", self.authority.directory);
-        Ok(account)
-    }
-
-    fn keep(&self, credentials: instant_acme::AccountCredentials) {
-        let account = StoredAccount { email: self.authority.email.clone(), credentials };
-        if let Err(error) = self.storage.put_account(&account) {
-            tracing::error!("keeping the ACME account: {error}; a restart will make another one");
-        }
-    }
-
-    fn contact(&self) -> Vec<String> {
-        self.authority.email.iter().map(|email| format!("mailto:{email}")).collect()
+        outcome
     }
 }
 

@@ -19,7 +19,7 @@ use rustls::{
 
 use super::{
     development::Development,
-    names::{ByName, is_localhost},
+    names::{ByName, folded, is_localhost},
     pair::{Pair, Validity},
 };
 
@@ -129,7 +129,7 @@ impl Certificates {
         if let Some(pair) = found {
             return Some(pair.certified.clone());
         }
-        let host = host.map(str::to_ascii_lowercase);
+        let host = host.and_then(folded);
         let local = host.as_deref().filter(|host| is_localhost(host));
         Some(self.development.load().certificate(local.unwrap_or("localhost")))
     }

@@ -191,9 +191,13 @@ impl Schedule {
             Fault::Authority(after) => (false, Some((asked(after), self.pace.retry_after))),
         };
         if let Some((asked, most)) = all {
-            let pause = backoff(self.pace.authority, self.authority_failures, chance);
-            self.authority_failures = self.authority_failures.saturating_add(1);
-            self.paused_until = self.paused_until.max(later(now, pause.max(asked.min(most))));
+            // Attempts that ran beside the one that failed first say nothing new.
+            if now >= self.paused_until {
+                let pause = backoff(self.pace.authority, self.authority_failures, chance);
+                self.authority_failures = self.authority_failures.saturating_add(1);
+                self.paused_until = later(now, pause);
+            }
+            self.paused_until = self.paused_until.max(later(now, asked.min(most)));
         } else {
             self.authority_failures = 0;
         }

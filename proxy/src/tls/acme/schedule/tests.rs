@@ -80,6 +80,15 @@ fn an_authority_that_is_away_makes_all_wait_and_is_not_held_against_the_domain()
     assert_eq!(schedule.next(now), Next::Wait(now + MINUTE));
     assert_eq!(schedule.status()[0].failures, 0);
     let now = now + MINUTE;
+    // Two that fail at once are one failure.
+    for _ in 0..2 {
+        assert!(matches!(schedule.next(now), Next::Start(_)));
+    }
+    for name in ["a.example", "b.example"] {
+        let next = schedule.failed(&domain(name), &failure(Fault::Authority(None)), 0, now);
+        assert_eq!(next, now + 2 * MINUTE);
+    }
+    let now = now + 2 * MINUTE;
     assert!(matches!(schedule.next(now), Next::Start(_)));
     let asked = failure(Fault::Authority(Some(5 * HOUR)));
     let next = schedule.failed(&domain("a.example"), &asked, 0, now);

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use self::{checker::Checker, jws::Signed};
-use crate::tls::{Challenges, testing::set_validity};
+use crate::tls::{challenges::Challenges, testing::set_validity};
 
 /// What it does wrong.
 #[derive(Debug, Clone)]
