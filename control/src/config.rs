@@ -17,6 +17,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use ipnet::IpNet;
 
 pub use self::https::{Agreed, Https, HttpsAddr};
 use self::layers::Layers;
@@ -163,6 +164,52 @@ pub struct Config {
     #[arg(id = "GRID_BODY_SECONDS", long = "body-seconds", value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = rules::seconds(1..=300))]
     pub body_wait: Duration,
+
+    /// Requests per second of one client address (an IPv6 client is its /64), or off; more get 429.
+    #[arg(id = "GRID_CLIENT_RATE", long = "client-rate", value_name = "REQUESTS")]
+    #[arg(default_value = "off", value_parser = rules::rate)]
+    pub client_rate: u32,
+
+    /// Requests that a client address may make at once, when it has been quiet; by default as many
+    /// as one second brings.
+    #[arg(id = "GRID_CLIENT_BURST", long = "client-burst", value_name = "REQUESTS")]
+    #[arg(value_parser = rules::burst)]
+    pub client_burst: Option<u32>,
+
+    /// Requests per second of one service that has no rate of its own, or off; more get 429.
+    #[arg(id = "GRID_SERVICE_RATE", long = "service-rate", value_name = "REQUESTS")]
+    #[arg(default_value = "off", value_parser = rules::rate)]
+    pub service_rate: u32,
+
+    /// Requests that such a service takes at once, when it has been quiet; by default as many as one
+    /// second brings.
+    #[arg(id = "GRID_SERVICE_BURST", long = "service-burst", value_name = "REQUESTS")]
+    #[arg(value_parser = rules::burst)]
+    pub service_burst: Option<u32>,
+
+    /// Networks of the proxies before Grid, with commas between them: what their requests say in
+    /// X-Forwarded-For and X-Forwarded-Proto is believed.
+    #[arg(id = "GRID_TRUSTED_PROXIES", long = "trusted-proxies", value_name = "CIDR,...")]
+    #[arg(value_delimiter = ',', value_parser = rules::network)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Whether public connections begin with the PROXY protocol, on or off. When on, trusted proxies
+    /// must speak it and nobody else can connect.
+    #[arg(id = "GRID_PROXY_PROTOCOL", long = "proxy-protocol", value_name = "ON|OFF")]
+    #[arg(default_value = "off", value_parser = rules::switch, action = clap::ArgAction::Set)]
+    pub proxy_protocol: bool,
+
+    /// Open connections of one client address (an IPv6 client is its /64), or off; never more than
+    /// three quarters of GRID_MAX_CONNECTIONS.
+    #[arg(id = "GRID_CLIENT_CONNECTIONS", long = "client-connections", value_name = "CONNECTIONS")]
+    #[arg(default_value = "16384", value_parser = rules::rate)]
+    pub client_connections: u32,
+
+    /// Open connections of all clients (16 to 1000000), as far as the process may have so many files
+    /// open.
+    #[arg(id = "GRID_MAX_CONNECTIONS", long = "max-connections", value_name = "CONNECTIONS")]
+    #[arg(default_value = "32768", value_parser = rules::count(16..=1_000_000))]
+    pub max_connections: usize,
 
     /// Replicas of all functions that run at one time (1 to 10000).
     #[arg(id = "GRID_MAX_REPLICAS", long = "max-replicas", value_name = "REPLICAS")]
@@ -339,6 +386,23 @@ impl Config {
             ));
         }
         https::check(self)?;
+        for (who, rate, burst) in [
+            ("CLIENT", self.client_rate, self.client_burst),
+            ("SERVICE", self.service_rate, self.service_burst),
+        ] {
+            if let (0, Some(burst)) = (rate, burst) {
+                return refuse(format!(
+                    "GRID_{who}_BURST is {burst}, but GRID_{who}_RATE is off: set both or none"
+                ));
+            }
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return refuse(
+                "GRID_PROXY_PROTOCOL is on, but GRID_TRUSTED_PROXIES names nobody who may speak \
+                 it: name the proxies' networks"
+                    .to_owned(),
+            );
+        }
         let data_dir = self.data_dir.display();
         if data_dir.to_string().contains(':') {
             return refuse(format!(

@@ -19,6 +19,9 @@ pub const CPU_SHARES: RangeInclusive<u32> = 2..=262_144;
 /// `min_replicas` and `max_replicas` of a service.
 pub const REPLICAS: RangeInclusive<u32> = 0..=100;
 
+/// Requests per second, or at once, that a rate limit may allow; 0 is no limit.
+pub const RATE: RangeInclusive<u32> = 0..=1_000_000;
+
 /// Processes and threads in one container.
 pub const PIDS: i64 = 128;
 /// Open files of one process in a container.
@@ -44,6 +47,14 @@ pub const RESPONSE_HEADER_BYTES: usize = 64 * 1024;
 
 /// How long a client has for the head of a request, from its first byte on.
 pub const REQUEST_HEAD: Duration = Duration::from_secs(10);
+/// How long a proxy has to say in the PROXY protocol for whom it connects.
+pub const PROXY_HEADER: Duration = Duration::from_secs(5);
+/// Bytes of a PROXY protocol header, version 2.
+pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
+/// Client addresses whose rate is known at one time.
+pub const RATED_CLIENTS: usize = 128 * 1024;
+/// Open files that are set aside when connections are counted: for Grid itself, and for each replica.
+pub const FILES_SET_ASIDE: (u64, u64) = (256, 4);
 /// How long a client's connection may rest between two requests.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// How long the rest of a refused request is read, so that the client sees the answer.

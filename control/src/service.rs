@@ -25,6 +25,13 @@ pub struct Service {
     pub min_replicas: u32,
     /// Replicas that run at most, and so the number of requests at one time.
     pub max_replicas: u32,
+    /// Requests per second; 0 for any number, none for what the settings say.
+    #[serde(default)]
+    pub rate_limit: Option<u32>,
+    /// Requests at once, after a quiet time; none for one second's worth, or what the settings say
+    /// together with their rate.
+    #[serde(default)]
+    pub rate_burst: Option<u32>,
     /// The deployment that serves; none before the first one is live.
     pub live_deployment: Option<DeploymentId>,
     /// The newest deployment, in whatever phase.
@@ -320,6 +327,10 @@ pub struct Route {
     pub min_replicas: u32,
     /// See [`Service`].
     pub max_replicas: u32,
+    /// See [`Service`].
+    pub rate_limit: Option<u32>,
+    /// See [`Service`].
+    pub rate_burst: Option<u32>,
 }
 
 impl From<&Service> for Route {
@@ -331,6 +342,37 @@ impl From<&Service> for Route {
             live_deployment: service.live_deployment,
             min_replicas: service.min_replicas,
             max_replicas: service.max_replicas,
+            rate_limit: service.rate_limit,
+            rate_burst: service.rate_burst,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_service_that_was_stored_before_there_were_rates_has_none() {
+        let mut record = json!({
+            "id": ServiceId::new(), "name": "a", "function_name": "a", "public_domain": "a.example",
+            "function": {
+                "runtime": "node18", "handler": "handler", "event_format": "grid",
+                "memory_mb": 128, "cpu_shares": 1024,
+            },
+            "min_replicas": 0, "max_replicas": 4, "live_deployment": null,
+            "latest_deployment": DeploymentId::new(), "version": 1,
+            "created_at": Timestamp::UNIX_EPOCH, "updated_at": Timestamp::UNIX_EPOCH,
+        });
+        let read = |record: &Value| serde_json::from_value::<Service>(record.clone());
+        let service = read(&record).expect("an old record");
+        assert_eq!((service.rate_limit, service.rate_burst), (None, None));
+        record["rate_limit"] = json!(0);
+        record["rate_burst"] = json!(5);
+        let service = read(&record).expect("a new record");
+        let route = Route::from(&service);
+        assert_eq!((route.rate_limit, route.rate_burst), (Some(0), Some(5)));
     }
 }

@@ -132,6 +132,8 @@ mod tests {
             live_deployment: None,
             min_replicas: 0,
             max_replicas: 1,
+            rate_limit: None,
+            rate_burst: None,
         }
     }
 

@@ -56,6 +56,8 @@ impl Input {
             function,
             min_replicas: self.min_replicas.unwrap_or(MIN_REPLICAS),
             max_replicas: self.max_replicas.unwrap_or(MAX_REPLICAS),
+            rate_limit: self.rate_limit.unwrap_or_default(),
+            rate_burst: self.rate_burst.unwrap_or_default(),
             live_deployment: None,
             latest_deployment: deployment.id,
             version: 0,
@@ -91,6 +93,8 @@ impl Input {
         put(&mut service.function.oci_runtime, &self.oci_runtime);
         put(&mut service.min_replicas, &self.min_replicas);
         put(&mut service.max_replicas, &self.max_replicas);
+        put(&mut service.rate_limit, &self.rate_limit);
+        put(&mut service.rate_burst, &self.rate_burst);
         check_replicas(&service, self.min_replicas.is_some())?;
         if service == *current {
             return Ok(None);
@@ -186,6 +190,8 @@ mod tests {
             json!({"public_domain": "b.example.com"}),
             json!({"min_replicas": 1}),
             json!({"max_replicas": 9}),
+            json!({"rate_limit": 0}),
+            json!({"rate_burst": 10}),
         ];
         for body in at_once {
             let update = update(body.clone()).expect("a change");
@@ -199,6 +205,7 @@ mod tests {
         assert!(update(json!({})).is_none());
         assert!(update(json!({"name": "a", "function_code": "x", "memory_mb": 128})).is_none());
         assert!(update(json!({"egress": "public", "oci_runtime": "default"})).is_none());
+        assert!(update(json!({"rate_limit": null, "rate_burst": null})).is_none());
         assert!(update(json!({"id": "made up", "status": "live", "url": null})).is_none());
     }
 

@@ -96,6 +96,19 @@ impl Fields {
         u32::try_from(number).ok().filter(|number| (least..=most).contains(number))
     }
 
+    /// As [`Fields::integer`], or null.
+    pub(super) fn integer_or_null(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<u32>,
+    ) -> Option<Option<u32>> {
+        if self.object.get(name) == Some(&Value::Null) {
+            self.object.remove(name);
+            return Some(None);
+        }
+        self.integer(name, range).map(Some)
+    }
+
     /// One of `choices`.
     pub(super) fn choice(&mut self, name: &str, choices: &[impl AsRef<str>]) -> Option<String> {
         let text = match self.take(name)? {
@@ -172,6 +185,21 @@ mod tests {
             assert_eq!(fields.integer("f", 1..=9), None, "{bad}");
             assert_eq!(refusal(fields), message, "{bad}");
         }
+    }
+
+    #[test]
+    fn null_is_a_value_where_it_may_be() {
+        for (value, read, said) in [
+            (json!(null), Some(None), "accepted"),
+            (json!(7), Some(Some(7)), "accepted"),
+            (json!(10), None, "Ensure this value is less than or equal to 9."),
+            (json!("none"), None, "A valid integer is required."),
+        ] {
+            let mut fields = fields(value.clone());
+            assert_eq!(fields.integer_or_null("f", 1..=9), read, "{value}");
+            assert_eq!(refusal(fields), said, "{value}");
+        }
+        assert_eq!(Fields::of(Map::new()).integer_or_null("f", 1..=9), None);
     }
 
     #[test]

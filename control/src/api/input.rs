@@ -38,6 +38,8 @@ pub(super) struct Input {
     pub(super) oci_runtime: Option<Option<String>>,
     pub(super) min_replicas: Option<u32>,
     pub(super) max_replicas: Option<u32>,
+    pub(super) rate_limit: Option<Option<u32>>,
+    pub(super) rate_burst: Option<Option<u32>>,
 }
 
 impl Input {
@@ -85,6 +87,8 @@ impl Input {
                 .map(|name| (name != DEFAULT_OCI_RUNTIME).then_some(name)),
             min_replicas: fields.integer("min_replicas", limits::REPLICAS),
             max_replicas: fields.integer("max_replicas", 1..=*limits::REPLICAS.end()),
+            rate_limit: fields.integer_or_null("rate_limit", limits::RATE),
+            rate_burst: fields.integer_or_null("rate_burst", 1..=*limits::RATE.end()),
         };
         fields.finish(&READ_ONLY)?;
         Ok(input)

@@ -51,6 +51,8 @@ pub(super) struct ServiceRecord {
     oci_runtime: String,
     min_replicas: u32,
     max_replicas: u32,
+    rate_limit: Option<u32>,
+    rate_burst: Option<u32>,
     status: Status,
     /// Why the function cannot be called now, `null` when it can.
     problem: Option<String>,
@@ -148,6 +150,8 @@ impl ServiceRecord {
             oci_runtime: oci_runtime(service.function.oci_runtime),
             min_replicas: service.min_replicas,
             max_replicas: service.max_replicas,
+            rate_limit: service.rate_limit,
+            rate_burst: service.rate_burst,
             live_deployment: service.live_deployment,
             latest_deployment: service.latest_deployment,
             latest_deployment_phase: latest_phase,

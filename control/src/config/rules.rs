@@ -6,8 +6,10 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use super::{Agreed, HttpsAddr, LogFormat, Role};
-use crate::{api::DEFAULT_OCI_RUNTIME, firewall::Enforcement};
+use crate::{api::DEFAULT_OCI_RUNTIME, firewall::Enforcement, limits};
 
 /// A parser as clap takes it.
 pub(super) trait Rule<T>:
@@ -32,6 +34,40 @@ pub(super) fn seconds(range: RangeInclusive<u64>) -> impl Rule<Duration> {
             .map(Duration::from_secs)
             .ok_or_else(|| format!("must be a whole number of seconds from {least} to {most}"))
     }
+}
+
+/// A bound that can be off, which is 0.
+pub(super) fn rate(text: &str) -> Result<u32, String> {
+    let most = *limits::RATE.end();
+    let number = text.parse().ok().filter(|number| *number <= most);
+    let number = if text == "off" { Some(0) } else { number };
+    number.ok_or_else(|| format!("must be a whole number up to {most}, or off"))
+}
+
+pub(super) fn burst(text: &str) -> Result<u32, String> {
+    let most = *limits::RATE.end();
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from 1 to {most}"))
+}
+
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("must be on or off".to_owned()),
+    }
+}
+
+/// A network, or an address, which is a network of one.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let network = network.filter(|network: &IpNet| network.trunc() == *network);
+    network.ok_or_else(|| {
+        "must be networks or addresses, with commas between them, such as \
+         10.0.0.0/8,192.0.2.1,2001:db8::/32"
+            .to_owned()
+    })
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {

@@ -53,6 +53,10 @@ fn defaults_are_those_that_are_promised() {
     assert_eq!(config.body_wait, Duration::from_secs(10));
     assert_eq!((config.queue_length, config.max_replicas), (256, 200));
     assert!(config.starts >= 2);
+    assert_eq!((config.client_rate, config.client_burst), (0, None));
+    assert_eq!((config.service_rate, config.service_burst), (0, None));
+    assert_eq!((config.client_connections, config.max_connections), (16_384, 32_768));
+    assert!(config.trusted_proxies.is_empty() && !config.proxy_protocol);
     assert_eq!((config.log.as_str(), config.log_format), ("info", LogFormat::Text));
     assert!(config.token.is_none());
 }
@@ -101,6 +105,27 @@ fn lists_and_dotted_keys() {
     ] {
         assert!(refusal(&dir, &[(name, value)], &[]).starts_with(&format!("{name} is ")));
     }
+}
+
+#[test]
+fn rates_and_who_stands_before_grid() {
+    let dir = place(&[(
+        "config/grid.toml",
+        "client_rate = 5\nclient_burst = 50\nservice_rate = \"off\"\nproxy_protocol = \"on\"\n\
+         trusted_proxies = \"10.0.0.0/8, ::1,2001:db8::/32\"\n",
+    )]);
+    let config = run(&dir, &[("GRID_CLIENT_CONNECTIONS", "off")], &[]).expect("good");
+    assert_eq!((config.client_rate, config.client_burst), (5, Some(50)));
+    assert_eq!((config.service_rate, config.client_connections), (0, 0));
+    assert!(config.proxy_protocol);
+    let networks: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128", "2001:db8::/32"]);
+
+    let dir = place(&[]);
+    let line = refusal(&dir, &[("GRID_SERVICE_BURST", "5")], &[]);
+    assert!(line.starts_with("GRID_SERVICE_BURST is 5, but GRID_SERVICE_RATE is off"), "{line}");
+    let line = refusal(&dir, &[("GRID_PROXY_PROTOCOL", "on")], &[]);
+    assert!(line.contains("GRID_TRUSTED_PROXIES names nobody"), "{line}");
 }
 
 #[test]
@@ -180,6 +205,15 @@ fn bad_values_are_named_with_origin_and_rule() {
         ("GRID_BODY_SECONDS", "x"),
         ("GRID_MAX_REPLICAS", "99999999999999999999999"),
         ("GRID_STARTS", "0"),
+        ("GRID_CLIENT_RATE", "1000001"),
+        ("GRID_CLIENT_BURST", "0"),
+        ("GRID_SERVICE_RATE", "none"),
+        ("GRID_SERVICE_BURST", "off"),
+        ("GRID_CLIENT_CONNECTIONS", "-1"),
+        ("GRID_MAX_CONNECTIONS", "0"),
+        ("GRID_PROXY_PROTOCOL", "v2"),
+        ("GRID_TRUSTED_PROXIES", "proxy.example.com"),
+        ("GRID_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("GRID_ADMIN_ADDR", ":8000"),
         ("DOCKER_HOST", "/var/run/docker.sock"),
         ("GRID_LOG", "loud"),

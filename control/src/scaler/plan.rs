@@ -76,6 +76,8 @@ mod tests {
                 live_deployment: live,
                 min_replicas: min,
                 max_replicas: max,
+                rate_limit: None,
+                rate_burst: None,
             }),
             replicas: Vec::new(),
             demand,

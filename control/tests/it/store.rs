@@ -46,6 +46,8 @@ fn service(name: &str) -> (Service, Deployment) {
         function: first.function.clone(),
         min_replicas: 0,
         max_replicas: 10,
+        rate_limit: Some(50),
+        rate_burst: None,
         live_deployment: None,
         latest_deployment: first.id,
         version: 1,

@@ -30,6 +30,8 @@ impl World {
             live_deployment: None,
             min_replicas: 0,
             max_replicas: 4,
+            rate_limit: None,
+            rate_burst: None,
         };
         let view =
             ServiceView { route: Some(route), replicas: Vec::new(), demand: 0, obstacle: None };

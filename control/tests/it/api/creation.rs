@@ -46,6 +46,8 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
         "oci_runtime": "default",
         "min_replicas": 0,
         "max_replicas": 4,
+        "rate_limit": null,
+        "rate_burst": null,
         "status": "deploying",
         "problem": null,
         "live_deployment": null,

@@ -63,6 +63,10 @@ async fn each_rule_has_its_message() {
         ("min_replicas", json!(101), "Ensure this value is less than or equal to 100."),
         ("max_replicas", json!(0), "Ensure this value is greater than or equal to 1."),
         ("max_replicas", json!(true), "A valid integer is required."),
+        ("rate_limit", json!(-1), "Ensure this value is greater than or equal to 0."),
+        ("rate_limit", json!(1_000_001), "Ensure this value is less than or equal to 1000000."),
+        ("rate_limit", json!("off"), "A valid integer is required."),
+        ("rate_burst", json!(0), "Ensure this value is greater than or equal to 1."),
         ("function_cod", json!("typo"), "Unknown field."),
         ("env_vars", json!({}), "Unknown field."),
     ];
