@@ -333,6 +333,26 @@ pub struct Route {
     pub rate_burst: Option<u32>,
 }
 
+impl Route {
+    /// The route of a service that says nothing about itself and has nothing deployed yet.
+    pub fn new(
+        service: ServiceId,
+        public_domain: PublicDomain,
+        function_name: FunctionName,
+    ) -> Self {
+        Self {
+            service,
+            public_domain,
+            function_name,
+            live_deployment: None,
+            min_replicas: 0,
+            max_replicas: 1,
+            rate_limit: None,
+            rate_burst: None,
+        }
+    }
+}
+
 impl From<&Service> for Route {
     fn from(service: &Service) -> Self {
         Self {

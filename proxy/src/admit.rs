@@ -6,8 +6,11 @@ use control::limits;
 
 use crate::{
     address,
+    client::Peer,
     denial::{ALLOW, Denial},
+    rate::ClientRates,
     request::Request,
+    route::Target,
 };
 
 /// Checks the head of a request, whatever it is addressed to.
@@ -27,6 +30,13 @@ pub(crate) fn head(request: &Request) -> Result<(), Denial> {
         return Err(Denial::BadRequest("Functions do not speak upgraded protocols."));
     }
     Ok(())
+}
+
+/// Checks how often the client asks, and how often the service is asked. Who is refused as a client
+/// does not count for the service.
+pub(crate) fn rate(clients: &ClientRates, peer: &Peer, target: &Target) -> Result<(), Denial> {
+    clients.check(peer.address)?;
+    Ok(target.rate.check()?)
 }
 
 /// Checks the length that the head declares.

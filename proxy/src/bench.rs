@@ -24,14 +24,9 @@ impl Town {
         let mut town = Self { routes: Routes::default(), addresses: Vec::new() };
         for number in 0..count {
             let name = format!("service-{number}");
-            let route = Route {
-                service: ServiceId::new(),
-                public_domain: PublicDomain::parse(format!("{name}.localhost")).expect("valid"),
-                function_name: FunctionName::parse(name.as_str()).expect("valid"),
-                live_deployment: None,
-                min_replicas: 0,
-                max_replicas: 4,
-            };
+            let domain = PublicDomain::parse(format!("{name}.localhost")).expect("valid");
+            let function = FunctionName::parse(name.as_str()).expect("valid");
+            let route = Route::new(ServiceId::new(), domain, function);
             let pool: Arc<Pool> = Pool::new(route.service, 256, notes.clone());
             town.routes.set(route.service, Some(&route), &pool);
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::protocols::Stream;
 
-use crate::{denial::Denial, fields::Fields, flow::Flow};
+use crate::{denial::Denial, fields::Fields, flow::Flow, origin::Proxies};
 
 /// Who asks one request.
 pub(crate) trait Client: Send {
@@ -40,19 +40,21 @@ pub(crate) enum Body {
     Flow(Flow),
 }
 
-/// Where a connection comes from.
-#[derive(Debug, Clone)]
+/// Where a connection comes from, or a request that a proxy passes on.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
     /// None for connections without an address.
     pub(crate) address: Option<IpAddr>,
     /// The address as text, once per connection.
     pub(crate) source: String,
     pub(crate) scheme: &'static str,
+    /// What it says of its clients is believed.
+    pub(crate) is_proxy: bool,
 }
 
 impl Peer {
     /// Who is on the other side of a new connection.
-    pub(crate) fn of(stream: &Stream) -> Self {
+    pub(crate) fn of(stream: &Stream, proxies: &Proxies) -> Self {
         let digest = stream.get_socket_digest();
         let address = digest.as_ref().and_then(|d| d.peer_addr()?.as_inet()).map(|addr| addr.ip());
         // An IPv4 client of a socket for both kinds is an IPv4 client.
@@ -61,6 +63,7 @@ impl Peer {
             address,
             source: address.map(|ip| ip.to_string()).unwrap_or_default(),
             scheme: if stream.get_ssl_digest().is_some() { "https" } else { "http" },
+            is_proxy: address.is_some_and(|ip| proxies.has(ip)),
         }
     }
 }

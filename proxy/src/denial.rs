@@ -5,7 +5,11 @@ use std::time::Duration;
 use control::service::Obstacle;
 use jiff::Timestamp;
 
-use crate::{fields::Malformed, pool::Refusal};
+use crate::{
+    fields::Malformed,
+    pool::Refusal,
+    rate::{Of, TooMany},
+};
 
 /// Methods that a function may be called with, as `Allow` writes them.
 pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -27,6 +31,8 @@ pub(crate) enum Denial {
     Expectation,
     TransferCoding,
     HttpVersion,
+    /// Its client, or all clients of its service, ask too often.
+    RateLimited(TooMany),
     QueueFull,
     NoReplica,
     Obstacle(Obstacle),
@@ -52,6 +58,12 @@ impl From<Refusal> for Denial {
             Refusal::Obstacle(obstacle) => Denial::Obstacle(obstacle),
             Refusal::Deleted => Denial::NotFound,
         }
+    }
+}
+
+impl From<TooMany> for Denial {
+    fn from(too_many: TooMany) -> Self {
+        Denial::RateLimited(too_many)
     }
 }
 
@@ -110,6 +122,12 @@ pub(crate) fn describe(denial: &Denial) -> Option<(u16, &'static str, String)> {
             "http_version_not_supported",
             text("This server speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2."),
         ),
+        Denial::RateLimited(TooMany { of: Of::Client, .. }) => {
+            (429, "rate_limited", text("Too many requests from your address. Try again later."))
+        }
+        Denial::RateLimited(TooMany { of: Of::Service, .. }) => {
+            (429, "rate_limited", text("Too many requests to this function. Try again later."))
+        }
         Denial::QueueFull => {
             (429, "queue_full", text("Too many requests wait for this function. Try again later."))
         }
@@ -177,6 +195,7 @@ pub(crate) fn ends_connection(denial: &Denial) -> bool {
 
 pub(crate) fn retry_after(denial: &Denial) -> Option<i64> {
     match denial {
+        Denial::RateLimited(too_many) => i64::try_from(too_many.seconds()).ok(),
         Denial::QueueFull | Denial::NoReplica | Denial::Stopping => Some(1),
         Denial::Obstacle(obstacle) => {
             let wait = obstacle.retry_at.as_second() - Timestamp::now().as_second();

@@ -77,9 +77,8 @@ async fn converse(parts: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
         function_timeout: Duration::from_secs(30),
         queue_within: Duration::from_secs(30),
     };
-    let gateway =
-        gateway::Gateway { routes, bounds, traffic: Arc::default(), plain: Default::default() };
-    let peer = Peer { address: None, source: String::new(), scheme: "http" };
+    let gateway = gateway::Gateway::bare(routes, bounds);
+    let peer = Peer { scheme: "http", ..Peer::default() };
     let (stream, mut client) = duplex(1024 * 1024);
     tokio::spawn(async move { http1::serve(Box::new(stream), &gateway, &peer).await });
     for part in parts {
@@ -98,14 +97,10 @@ async fn converse(parts: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
 
 fn function() -> (Arc<Routes>, (DeploymentId, Arc<Pool>)) {
     let (service, deployment) = (ServiceId::new(), DeploymentId::new());
-    let route = Route {
-        service,
-        public_domain: PublicDomain::parse("f.example").expect("valid"),
-        function_name: FunctionName::parse("f").expect("valid"),
-        live_deployment: Some(deployment),
-        min_replicas: 0,
-        max_replicas: 1,
-    };
+    let domain = PublicDomain::parse("f.example").expect("valid");
+    let function = FunctionName::parse("f").expect("valid");
+    let route =
+        Route { live_deployment: Some(deployment), ..Route::new(service, domain, function) };
     let pool = Pool::new(service, 10, mpsc::unbounded_channel().0);
     let routes = Arc::new(Routes::default());
     routes.set(service, Some(&route), &pool);

@@ -25,7 +25,9 @@ use crate::{
     flow::{self, Flow},
     hop,
     link::Link,
+    origin::Proxies,
     pool::{Lease, Turn},
+    rate::ClientRates,
     request::Request,
     respond::{self, Answer, Timing},
     route::{Routes, Target},
@@ -48,6 +50,9 @@ pub(crate) struct Gateway {
     pub(crate) bounds: Bounds,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) plain: Plain,
+    pub(crate) rates: ClientRates,
+    /// Whom to believe about clients.
+    pub(crate) proxies: Arc<Proxies>,
 }
 
 /// What runs at this moment, and whether new requests are taken. Who stops and who ends last must
@@ -97,9 +102,23 @@ impl Traffic {
 }
 
 impl Gateway {
+    /// One that does nothing beside passing on.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn bare(routes: Arc<Routes>, bounds: Bounds) -> Self {
+        Self {
+            routes,
+            bounds,
+            traffic: Arc::default(),
+            plain: Plain::default(),
+            rates: ClientRates::default(),
+            proxies: Arc::default(),
+        }
+    }
+
     /// Answers one request.
     pub(crate) async fn answer<C: Client>(&self, client: &mut C, request: &Request, peer: &Peer) {
         let _running = self.traffic.enter();
+        let peer = &*self.proxies.origin(peer, &request.fields);
         let request_id = admit::request_id(request);
         let mut timing = Timing::default();
         match self.serve(client, request, peer, &request_id, &mut timing).await {
@@ -154,6 +173,7 @@ impl Gateway {
         }
         admit::head(request)?;
         let target = self.routes.find(&request.host, request.path()).ok_or(Denial::NotFound)?;
+        admit::rate(&self.rates, peer, &target)?;
         admit::length(request, self.bounds.body_bytes)?;
         let body = self.body(client).await?;
         let mut lease = self.acquire(client, &target, timing).await?;

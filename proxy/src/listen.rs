@@ -14,9 +14,12 @@ use pingora_core::{
 
 use crate::{
     client::Peer,
+    door::Door,
     edge::{self, Edge},
     gateway::{Bounds, Gateway, Traffic},
     http1, http2,
+    origin::Proxies,
+    rate::{ClientRates, Rate},
     route::Routes,
     tls::Tls,
 };
@@ -36,13 +39,17 @@ impl EdgeService {
         public_addr: SocketAddr,
         https: Option<(SocketAddr, &Tls)>,
     ) -> pingora_core::Result<Self> {
-        let routes = Arc::new(Routes::default());
+        let routes = Arc::new(Routes::new(Rate::new(config.service_rate, config.service_burst)));
+        let proxies = Arc::new(Proxies::new(&config.trusted_proxies));
+        let door = Arc::new(Door::new(config, proxies.clone()));
         let gateway = Gateway {
             routes: routes.clone(),
             traffic: traffic.clone(),
             plain: https
                 .map(|(addr, tls)| tls.plain(&config.https, addr.port()))
                 .unwrap_or_default(),
+            rates: ClientRates::new(Rate::new(config.client_rate, config.client_burst)),
+            proxies,
             bounds: Bounds {
                 body_bytes: config.body_bytes,
                 body_within: config.body_wait,
@@ -51,7 +58,11 @@ impl EdgeService {
                 queue_within: config.queue_wait,
             },
         };
-        let mut inner = Service::new("edge".to_owned(), Front(Arc::new(gateway)));
+        let mut inner = Service::new(
+            "edge".to_owned(),
+            Front { gateway: Arc::new(gateway), door: door.clone() },
+        );
+        inner.endpoints().set_pre_tls_callback(door);
         // Requests are read into buffers of their own: another copy on the way would be for nothing.
         let listener = ListenerConfig::tcp(public_addr.to_string());
         inner.add_listener(listener.l4_buffer(L4BufferSettings::unbuffered()));
@@ -73,15 +84,19 @@ impl EdgeService {
 }
 
 /// Every connection of the public goes one of two ways.
-struct Front(Arc<Gateway>);
+struct Front {
+    gateway: Arc<Gateway>,
+    door: Arc<Door>,
+}
 
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        let peer = Peer::of(&stream);
+        let stream = self.door.admit(stream).await?;
+        let peer = Peer::of(&stream, &self.gateway.proxies);
         match stream.selected_alpn_proto() {
-            Some(ALPN::H2) => http2::serve(stream, &self.0, peer).await,
-            _ => http1::serve(stream, &self.0, &peer).await,
+            Some(ALPN::H2) => http2::serve(stream, &self.gateway, peer).await,
+            _ => http1::serve(stream, &self.gateway, &peer).await,
         }
         None
     }

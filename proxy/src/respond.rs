@@ -63,6 +63,17 @@ pub(crate) async fn deny<C: Client>(
     if let Some(seconds) = denial::retry_after(denial) {
         fields.push("retry-after", seconds.to_string().as_bytes());
     }
+    if let Denial::RateLimited(too_many) = denial {
+        // As the IETF's draft had them up to its seventh version, which is what clients know.
+        let numbers = [
+            ("ratelimit-limit", u64::from(too_many.burst)),
+            ("ratelimit-remaining", 0),
+            ("ratelimit-reset", too_many.seconds()),
+        ];
+        for (name, number) in numbers {
+            fields.push(name, number.to_string().as_bytes());
+        }
+    }
     sign(&mut fields, request_id, timing);
     let body = match request.method {
         Method::HEAD => Body::Absent(Some(body.len() as u64)),

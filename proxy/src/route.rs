@@ -10,11 +10,19 @@ use control::{
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
 
-use crate::{address, pool::Pool};
+use crate::{
+    address,
+    pool::Pool,
+    rate::{Rate, ServiceRate},
+};
 
 /// All routes. Looked up by every request, changed when a service is.
 #[derive(Default)]
-pub(crate) struct Routes(RwLock<Table>);
+pub(crate) struct Routes {
+    table: RwLock<Table>,
+    /// The rate of services that have none of their own.
+    usual_rate: Option<Rate>,
+}
 
 #[derive(Default)]
 struct Table {
@@ -31,14 +39,22 @@ pub(crate) struct Target {
     pub(crate) function: FunctionName,
     /// Its replicas and queue.
     pub(crate) pool: Arc<Pool>,
+    /// How often it may be called.
+    pub(crate) rate: ServiceRate,
 }
 
 impl Routes {
+    pub(crate) fn new(usual_rate: Option<Rate>) -> Self {
+        Self { usual_rate, ..Self::default() }
+    }
+
     /// Sets or removes the route of one service.
     pub(crate) fn set(&self, service: ServiceId, route: Option<&Route>, pool: &Arc<Pool>) {
-        let mut table = self.0.write();
+        let rate = route.and_then(|route| Rate::of(route, self.usual_rate));
+        let mut table = self.table.write();
         if let (Some(target), Some(route)) = (table.by_service.get(&service), route)
             && target.answers(route.public_domain.as_str(), route.function_name.as_str())
+            && target.rate.is(rate)
         {
             return;
         }
@@ -49,6 +65,7 @@ impl Routes {
                     domain: route.public_domain.clone(),
                     function: route.function_name.clone(),
                     pool: pool.clone(),
+                    rate: ServiceRate::new(rate),
                 }),
                 service,
             );
@@ -59,7 +76,7 @@ impl Routes {
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<Arc<Target>> {
         let host = host_name(host)?;
         let function = function_name(path)?;
-        self.0.read().get(&host, function).cloned()
+        self.table.read().get(&host, function).cloned()
     }
 }
 
@@ -125,16 +142,8 @@ mod tests {
     use super::*;
 
     fn route(service: ServiceId, domain: &str, function: &str) -> Route {
-        Route {
-            service,
-            public_domain: PublicDomain::parse(domain).expect("valid"),
-            function_name: FunctionName::parse(function).expect("valid"),
-            live_deployment: None,
-            min_replicas: 0,
-            max_replicas: 1,
-            rate_limit: None,
-            rate_burst: None,
-        }
+        let domain = PublicDomain::parse(domain).expect("valid");
+        Route::new(service, domain, FunctionName::parse(function).expect("valid"))
     }
 
     #[test]
@@ -187,6 +196,28 @@ mod tests {
         assert_eq!(owner(), Some(1));
         routes.set(first, None, &pools[0]);
         assert_eq!(owner(), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_rate_takes_effect_at_once_and_nothing_else_resets_it() {
+        let routes = Routes::new(Rate::new(2, None));
+        let service = ServiceId::new();
+        let pool = Pool::new(service, 1, mpsc::unbounded_channel().0);
+        let mut wanted = route(service, "a.example", "hello");
+        let taken = |wanted: &Route| {
+            routes.set(service, Some(wanted), &pool);
+            let target = routes.find("a.example", "/fn/hello").expect("a route");
+            (0..100).filter(|_| target.rate.check().is_ok()).count()
+        };
+        assert_eq!(taken(&wanted), 2);
+        wanted.max_replicas += 1;
+        assert_eq!(taken(&wanted), 0, "a change of something else");
+        wanted.rate_limit = Some(5);
+        assert_eq!(taken(&wanted), 5);
+        wanted.rate_limit = Some(0);
+        assert_eq!(taken(&wanted), 100);
+        wanted.rate_limit = None;
+        assert_eq!(taken(&wanted), 2);
     }
 
     proptest! {

@@ -32,7 +32,6 @@ use tokio::sync::Semaphore;
 
 use crate::{
     background::Control,
-    files,
     gateway::Traffic,
     listen::EdgeService,
     stop::Signals,
@@ -48,7 +47,6 @@ type Startup<T> = Result<T, Box<dyn std::error::Error>>;
 /// Serves until a signal.
 pub(crate) fn run(config: &Config) -> Startup<()> {
     log(config)?;
-    files::raise_limit();
     if config.role != Role::All {
         return Err("GRID_ROLE: the parts can only be split over a Redis store, which this version does not have yet; use --role all".into());
     }

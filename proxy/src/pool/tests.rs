@@ -23,16 +23,9 @@ impl World {
     fn new(queue_length: usize) -> Self {
         let service = ServiceId::new();
         let (sender, notes) = mpsc::unbounded_channel();
-        let route = Route {
-            service,
-            public_domain: PublicDomain::parse("a.localhost").expect("valid"),
-            function_name: FunctionName::parse("a").expect("valid"),
-            live_deployment: None,
-            min_replicas: 0,
-            max_replicas: 4,
-            rate_limit: None,
-            rate_burst: None,
-        };
+        let domain = PublicDomain::parse("a.localhost").expect("valid");
+        let function = FunctionName::parse("a").expect("valid");
+        let route = Route { max_replicas: 4, ..Route::new(service, domain, function) };
         let view =
             ServiceView { route: Some(route), replicas: Vec::new(), demand: 0, obstacle: None };
         Self { pool: Pool::new(service, queue_length, sender), notes, view, ends: Vec::new() }

@@ -69,7 +69,7 @@ mod tests {
             target: target.to_owned(),
             ..Request::default()
         };
-        let peer = Peer { address: None, source: String::new(), scheme };
+        let peer = Peer { scheme, ..Peer::default() };
         plain.answer(&request, &peer)
     }
 

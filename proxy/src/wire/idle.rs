@@ -15,7 +15,7 @@ async fn ten_thousand_idle_connections() {
     for _ in 0..10_000 {
         let (ours, theirs) = duplex(64);
         let gateway = world.gateway.clone();
-        let peer = Peer { address: None, source: String::new(), scheme: "http" };
+        let peer = Peer { scheme: "http", ..Peer::default() };
         let served = tokio::spawn(async move {
             http1::serve(Box::new(ours), &gateway, &peer).await;
         });

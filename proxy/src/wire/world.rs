@@ -17,12 +17,11 @@ use tokio::{
 
 use crate::{
     client::Peer,
-    gateway::{Bounds, Gateway, Traffic},
+    gateway::{Bounds, Gateway},
     http1, http2,
     link::Link,
     pool::{Note, Pool},
     route::Routes,
-    tls::Plain,
 };
 
 /// Where the function is.
@@ -75,14 +74,10 @@ impl World {
         let deployment = DeploymentId::new();
         let (sender, notes) = mpsc::unbounded_channel();
         let pool = Pool::new(service, QUEUE, sender);
-        let route = Route {
-            service,
-            public_domain: PublicDomain::parse(HOST).expect("valid"),
-            function_name: FunctionName::parse("f").expect("valid"),
-            live_deployment: Some(deployment),
-            min_replicas: 0,
-            max_replicas: 4,
-        };
+        let domain = PublicDomain::parse(HOST).expect("valid");
+        let function = FunctionName::parse("f").expect("valid");
+        let route =
+            Route { live_deployment: Some(deployment), ..Route::new(service, domain, function) };
         let routes = Arc::new(Routes::default());
         routes.set(service, Some(&route), &pool);
         let view =
@@ -95,12 +90,7 @@ impl World {
             function_timeout: DEADLINE,
             queue_within: QUEUE_WITHIN,
         };
-        let gateway = Arc::new(Gateway {
-            routes,
-            bounds,
-            traffic: Arc::new(Traffic::default()),
-            plain: Plain::default(),
-        });
+        let gateway = Arc::new(Gateway::bare(routes, bounds));
         Self { gateway, pool, notes, deployment }
     }
 
@@ -145,7 +135,7 @@ impl World {
 }
 
 fn peer() -> Peer {
-    Peer { address: None, source: "192.0.2.1".to_owned(), scheme: "http" }
+    Peer { source: "192.0.2.1".to_owned(), scheme: "http", ..Peer::default() }
 }
 
 impl Replica {
