@@ -22,6 +22,7 @@ mod idle;
 mod input;
 mod internet;
 mod lab;
+mod limits;
 mod load;
 mod logs;
 mod neighbours;
