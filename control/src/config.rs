@@ -202,13 +202,13 @@ pub struct Config {
     /// Open connections of one client address (an IPv6 client is its /64), or off; never more than
     /// three quarters of GRID_MAX_CONNECTIONS.
     #[arg(id = "GRID_CLIENT_CONNECTIONS", long = "client-connections", value_name = "CONNECTIONS")]
-    #[arg(default_value = "16384", value_parser = rules::rate)]
+    #[arg(default_value = "12288", value_parser = rules::rate)]
     pub client_connections: u32,
 
     /// Open connections of all clients (16 to 1000000), as far as the process may have so many files
     /// open.
     #[arg(id = "GRID_MAX_CONNECTIONS", long = "max-connections", value_name = "CONNECTIONS")]
-    #[arg(default_value = "32768", value_parser = rules::count(16..=1_000_000))]
+    #[arg(default_value = "16384", value_parser = rules::count(16..=1_000_000))]
     pub max_connections: usize,
 
     /// Replicas of all functions that run at one time (1 to 10000).

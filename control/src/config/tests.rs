@@ -55,7 +55,7 @@ fn defaults_are_those_that_are_promised() {
     assert!(config.starts >= 2);
     assert_eq!((config.client_rate, config.client_burst), (0, None));
     assert_eq!((config.service_rate, config.service_burst), (0, None));
-    assert_eq!((config.client_connections, config.max_connections), (16_384, 32_768));
+    assert_eq!((config.client_connections, config.max_connections), (12_288, 16_384));
     assert!(config.trusted_proxies.is_empty() && !config.proxy_protocol);
     assert_eq!((config.log.as_str(), config.log_format), ("info", LogFormat::Text));
     assert!(config.token.is_none());
