@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| proxy::fuzz::answer(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grid::fuzz::answer(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| proxy::fuzz::header_fields(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| grid::fuzz::header_fields(data));

@@ -1,5 +1,5 @@
 //! The `grid` binary. All of it is in the library, where `fuzz/` can reach what reads foreign bytes.
 
 fn main() -> std::process::ExitCode {
-    proxy::main()
+    grid::main()
 }
