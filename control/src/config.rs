@@ -6,6 +6,7 @@
 
 mod https;
 mod layers;
+mod observe;
 mod rules;
 
 use std::{
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 pub use self::https::{Agreed, Https, HttpsAddr};
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
+pub use self::observe::{AccessLog, Observe};
 use crate::{firewall::Enforcement, limits, token::Token};
 
 /// Where settings are read from when neither flag nor variable names a file.
@@ -255,6 +257,10 @@ pub struct Config {
     #[arg(default_value = "text", value_parser = rules::log_format)]
     pub log_format: LogFormat,
 
+    /// What is told about requests.
+    #[command(flatten)]
+    pub observe: Observe,
+
     /// The bootstrap token, when `SMSLY_TOKEN` is set: never a flag (others see command lines) and
     /// never in the file (which is often kept under version control).
     #[arg(skip)]
@@ -355,6 +361,7 @@ impl Config {
     fn complete(&mut self, cwd: &Path) -> Result<(), ConfigError> {
         self.data_dir = absolute(cwd, &self.data_dir);
         self.https.complete(cwd);
+        self.observe.complete(cwd);
         let share_dir = match &self.share_dir {
             Some(dir) => absolute(cwd, dir),
             None => find_share_dir(cwd).ok_or_else(|| {
@@ -403,6 +410,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        self.observe.check()?;
         let data_dir = self.data_dir.display();
         if data_dir.to_string().contains(':') {
             return refuse(format!(

@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     denied::Denied,
+    deploy::Tally,
     engine::Engine,
     firewall::{Enforcement, Gate},
     health::Health,
@@ -52,6 +53,8 @@ pub struct Context {
     pub gate: Gate,
     /// What functions tried to reach and could not.
     pub denied: Arc<Denied>,
+    /// How deployments went.
+    pub deployments: Arc<Tally>,
     /// Told about the engine.
     pub health: Health,
     /// Whose containers are ours.

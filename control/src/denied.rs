@@ -118,6 +118,11 @@ impl Denied {
         self.0.lock().services.get(&service).map(Record::summary).unwrap_or_default()
     }
 
+    /// Attempts of every service that made any.
+    pub fn totals(&self) -> Vec<(ServiceId, u64)> {
+        self.0.lock().services.iter().map(|(service, record)| (*service, record.total)).collect()
+    }
+
     /// The service is gone.
     pub fn forget(&self, service: ServiceId) {
         let mut inner = self.0.lock();
@@ -201,7 +206,9 @@ mod tests {
         assert_eq!(denied.add(Ipv4Addr::LOCALHOST, target(1), 3), None);
         let summary = denied.of(service);
         assert_eq!((summary.count, summary.targets.len()), (3, 1));
+        assert_eq!(denied.totals(), [(service, 3)]);
         denied.forget(service);
+        assert_eq!(denied.totals(), []);
         assert_eq!(denied.of(service), Summary::default());
     }
 

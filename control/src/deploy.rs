@@ -2,6 +2,8 @@
 //! Draining the old version is the driver's business: its replicas are not of the live deployment
 //! any more.
 
+mod tally;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -15,6 +17,9 @@ use crate::{
     scaler::command::{Command, Progress},
     service::{Deployment, LogLine, Phase},
 };
+
+use self::tally::Stage;
+pub use self::tally::{Ended, Tally};
 
 /// How a deployment's run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,20 +36,25 @@ pub(crate) async fn run(
     driver: mpsc::Sender<Command>,
     deployment: Deployment,
 ) -> Outcome {
-    let run = Run { context, driver, deployment: Arc::new(deployment) };
+    let tally = context.deployments.clone();
+    let stage = Stage::new(tally.clone());
+    let run = Run { context, driver, deployment: Arc::new(deployment), stage };
     let (service, id) = (run.deployment.service, run.deployment.id);
     let outcome = run.to_live().await;
     match outcome {
         Ok(()) => {
             tracing::info!(%service, deployment = %id, "live");
+            tally.ended(Ended::Live);
             Outcome::Settled
         }
         Err(error) if error.kind() == Kind::Unavailable => {
             tracing::warn!(%service, deployment = %id, %error, "the deployment is interrupted");
+            tally.ended(Ended::Interrupted);
             Outcome::Interrupted
         }
         Err(error) => {
             tracing::info!(%service, deployment = %id, %error, "the deployment failed");
+            tally.ended(Ended::Failed);
             match run.record(Phase::Failed, vec![], Some(error.to_string())).await {
                 Ok(()) => Outcome::Settled,
                 Err(_) => Outcome::Interrupted,
@@ -57,6 +67,7 @@ struct Run {
     context: Arc<Context>,
     driver: mpsc::Sender<Command>,
     deployment: Arc<Deployment>,
+    stage: Stage,
 }
 
 impl Run {
@@ -101,6 +112,7 @@ impl Run {
     }
 
     async fn record(&self, phase: Phase, lines: Vec<LogLine>, error: Option<String>) -> Result<()> {
+        self.stage.enter(phase);
         let (service, id) = (self.deployment.service, self.deployment.id);
         self.context.store.record_phase(service, id, phase, Timestamp::now(), lines, error).await
     }

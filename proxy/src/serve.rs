@@ -132,6 +132,7 @@ impl Parts {
             engine,
             gate: Gate::default(),
             denied: Arc::default(),
+            deployments: Arc::default(),
             health: Health::default(),
             instance,
             run_dir: RunDir::of(&config.data_dir),

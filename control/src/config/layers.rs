@@ -135,10 +135,11 @@ impl Layers {
             let value = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Float(number) => number.to_string(),
                 other => {
                     let kind = other.type_str();
                     return refuse(format!(
-                        "{name} (from {origin}): must be a text or a whole number, not a {kind}"
+                        "{name} (from {origin}): must be a text or a number, not a {kind}"
                     ));
                 }
             };

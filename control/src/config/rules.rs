@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Agreed, HttpsAddr, LogFormat, Role};
+use super::{AccessLog, Agreed, HttpsAddr, LogFormat, Role};
 use crate::{api::DEFAULT_OCI_RUNTIME, firewall::Enforcement, limits};
 
 /// A parser as clap takes it.
@@ -172,6 +172,41 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err("must be text or json".to_owned()),
     }
+}
+
+pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
+    match text {
+        "off" => Ok(AccessLog::Off),
+        "text" => Ok(AccessLog::Text),
+        "json" => Ok(AccessLog::Json),
+        _ => Err("must be off, text or json".to_owned()),
+    }
+}
+
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("must be on or off".to_owned()),
+    }
+}
+
+/// A share of all, from none to each.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number = text.parse().ok().filter(|share| plain && (0.0..=1.0).contains(share));
+    number.ok_or_else(|| "must be a number from 0.0 to 1.0, such as 0.1 for a tenth".to_owned())
+}
+
+/// `http://host:port`, or with a path instead of the usual one.
+pub(super) fn otlp_endpoint(text: &str) -> Result<String, String> {
+    let rule = "must be http://HOST:PORT of a collector that takes OTLP over HTTP, such as \
+                http://127.0.0.1:4318 (without TLS: let a collector beside Grid send it on)";
+    let uri: http::Uri = text.parse().map_err(|_| rule.to_owned())?;
+    let named =
+        uri.authority().is_some_and(|to| !to.as_str().contains('@') && !to.host().is_empty());
+    let good = uri.scheme_str() == Some("http") && named && uri.query().is_none();
+    good.then(|| text.to_owned()).ok_or_else(|| rule.to_owned())
 }
 
 /// The simple part of what tracing's filters can be; it takes each of these.

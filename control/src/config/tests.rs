@@ -129,6 +129,35 @@ fn rates_and_who_stands_before_grid() {
 }
 
 #[test]
+fn what_is_told_about_requests() {
+    let dir = place(&[("config/grid.toml", "access_log_sample = 0.25\ntrace_sample = 0\n")]);
+    let observe = run(&dir, &[], &[]).expect("good").observe;
+    assert_eq!((observe.access_log, observe.access_log_sample), (AccessLog::Off, 0.25));
+    assert_eq!((observe.trace_sample, observe.server_timing), (0.0, true));
+    assert_eq!((observe.access_log_file, observe.otlp_endpoint), (None, None));
+
+    let given = [
+        ("GRID_ACCESS_LOG", "json"),
+        ("GRID_ACCESS_LOG_FILE", "access.log"),
+        ("GRID_OTLP_ENDPOINT", "http://[::1]:4318"),
+    ];
+    let observe = run(&dir, &given, &["--server-timing", "off"]).expect("good").observe;
+    assert_eq!(observe.access_log_file, Some(dir.path().join("access.log")));
+    assert_eq!(observe.otlp_endpoint.as_deref(), Some("http://[::1]:4318"));
+    assert!(!observe.server_timing);
+
+    for (log, file, reason) in [
+        ("off", "access.log", "there is no access log"),
+        ("text", "config", "is a directory"),
+        ("text", "none/access.log", "its directory does not exist"),
+    ] {
+        let given = [("GRID_ACCESS_LOG", log), ("GRID_ACCESS_LOG_FILE", file)];
+        let line = refusal(&dir, &given, &[]);
+        assert!(line.starts_with("GRID_ACCESS_LOG_FILE is ") && line.contains(reason), "{line}");
+    }
+}
+
+#[test]
 fn the_file_can_be_named() {
     let dir = place(&[
         ("config/grid.toml", "idle_seconds = 1\n"),
@@ -218,6 +247,14 @@ fn bad_values_are_named_with_origin_and_rule() {
         ("DOCKER_HOST", "/var/run/docker.sock"),
         ("GRID_LOG", "loud"),
         ("GRID_LOG_FORMAT", "xml"),
+        ("GRID_ACCESS_LOG", "xml"),
+        ("GRID_ACCESS_LOG_SAMPLE", "1.1"),
+        ("GRID_ACCESS_LOG_SAMPLE", "-0"),
+        ("GRID_TRACE_SAMPLE", "nan"),
+        ("GRID_SERVER_TIMING", "yes"),
+        ("GRID_OTLP_ENDPOINT", "https://collector.example"),
+        ("GRID_OTLP_ENDPOINT", "127.0.0.1:4318"),
+        ("GRID_OTLP_ENDPOINT", "http://user:word@127.0.0.1:4318"),
         ("GRID_ROLE", "server"),
     ] {
         let line = refusal(&dir, &[(name, value)], &[]);
@@ -231,7 +268,7 @@ fn bad_values_are_named_with_origin_and_rule() {
     let line = refusal(&dir, &[], &[]);
     assert!(line.starts_with("function_timeout_seconds is \"0\" (from /"), "{line}");
     let dir = place(&[("config/grid.toml", "# one\nstarts = true\n")]);
-    assert!(refusal(&dir, &[], &[]).ends_with("must be a text or a whole number, not a boolean"));
+    assert!(refusal(&dir, &[], &[]).ends_with("must be a text or a number, not a boolean"));
     let dir = place(&[("config/grid.toml", "# one\nstarts =\n")]);
     assert!(refusal(&dir, &[], &[]).contains("grid.toml, line 2: "));
 }
