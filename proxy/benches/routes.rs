@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use proxy::bench::Town;
+use grid::bench::Town;
 
 const MANY: usize = 100_000;
 

@@ -23,6 +23,7 @@ use tokio::{
 
 use crate::{
     home::{self, Home},
+    metrics::Metrics,
     pool::{Note, Pool},
     route::Routes,
     tls::Domains,
@@ -43,13 +44,14 @@ pub(crate) struct Edge {
     pub(crate) queue_length: usize,
     /// After so long without a request a replica is idle.
     pub(crate) idle_after: Duration,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Follows the store until `stop` turns true.
 pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
     let (notes, inbox) = mpsc::unbounded_channel();
     let mut reporter = JoinSet::new();
-    reporter.spawn(report(edge.store.clone(), inbox));
+    reporter.spawn(report(edge.store.clone(), edge.metrics.clone(), inbox));
     let mut picture = Picture {
         edge,
         notes,
@@ -152,6 +154,7 @@ impl Picture {
         if let Some(domains) = &self.edge.domains {
             domains.set(service, view.route.as_ref().map(|route| &route.public_domain));
         }
+        self.edge.metrics.catalog.set(service, view, &pool);
         if view.route.is_none() && view.replicas.is_empty() {
             self.pools.remove(&service);
         }
@@ -185,8 +188,15 @@ impl Picture {
 }
 
 /// Carries notes to the store, in their order.
-async fn report(store: Arc<dyn Store>, mut inbox: mpsc::UnboundedReceiver<Note>) {
+async fn report(
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    mut inbox: mpsc::UnboundedReceiver<Note>,
+) {
     while let Some(note) = inbox.recv().await {
+        if let Note::Seen { seen: Seen::Gone { cause }, .. } = &note {
+            metrics.gone(*cause);
+        }
         let outcome = match &note {
             Note::Seen { service, replica, seen, demand } => {
                 store.report_replica(*service, replica, seen.clone(), *demand).await

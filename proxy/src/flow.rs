@@ -2,6 +2,11 @@
 //! each other: a replica is free when its function has finished, however slowly the client reads. What
 //! lies between them is bounded by the largest answer that a function may give.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -11,6 +16,15 @@ pub(crate) struct Flow {
     pieces: mpsc::UnboundedReceiver<Piece>,
     /// Bytes of the whole body, when the function said so.
     pub(crate) length: Option<u64>,
+    passed: Arc<Passed>,
+}
+
+/// What has come out at the client's end.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    pub(crate) bytes: AtomicU64,
+    /// The body broke off.
+    pub(crate) cut: AtomicBool,
 }
 
 /// The replica's end. Dropping it without `end` cuts the body off.
@@ -35,7 +49,7 @@ pub(crate) enum Next {
 /// Both ends of a body.
 pub(crate) fn flow(length: Option<u64>) -> (Source, Flow) {
     let (sender, pieces) = mpsc::unbounded_channel();
-    (Source(sender), Flow { pieces, length })
+    (Source(sender), Flow { pieces, length, passed: Arc::default() })
 }
 
 impl Source {
@@ -55,22 +69,34 @@ impl Source {
 impl Flow {
     /// Waits for the next piece.
     pub(crate) async fn next(&mut self) -> Next {
-        read(self.pieces.recv().await)
+        let piece = self.pieces.recv().await;
+        self.read(piece)
     }
 
     /// The next piece, if it is there already.
     pub(crate) fn ready(&mut self) -> Option<Next> {
         match self.pieces.try_recv() {
             Err(mpsc::error::TryRecvError::Empty) => None,
-            piece => Some(read(piece.ok())),
+            piece => Some(self.read(piece.ok())),
         }
     }
-}
 
-fn read(piece: Option<Piece>) -> Next {
-    match piece {
-        Some(Piece::Data(data)) => Next::Data(data),
-        Some(Piece::End) => Next::End,
-        None => Next::Cut,
+    /// What has come out, now and later.
+    pub(crate) fn passed(&self) -> Arc<Passed> {
+        self.passed.clone()
+    }
+
+    fn read(&self, piece: Option<Piece>) -> Next {
+        match piece {
+            Some(Piece::Data(data)) => {
+                self.passed.bytes.fetch_add(data.len() as u64, Relaxed);
+                Next::Data(data)
+            }
+            Some(Piece::End) => Next::End,
+            None => {
+                self.passed.cut.store(true, Relaxed);
+                Next::Cut
+            }
+        }
     }
 }

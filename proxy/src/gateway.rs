@@ -25,6 +25,7 @@ use crate::{
     flow::{self, Flow},
     hop,
     link::Link,
+    observe::{Observer, Record},
     origin::Proxies,
     pool::{Lease, Turn},
     rate::ClientRates,
@@ -53,6 +54,7 @@ pub(crate) struct Gateway {
     pub(crate) rates: ClientRates,
     /// Whom to believe about clients.
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) observer: Arc<Observer>,
 }
 
 /// What runs at this moment, and whether new requests are taken. Who stops and who ends last must
@@ -112,6 +114,7 @@ impl Gateway {
             plain: Plain::default(),
             rates: ClientRates::default(),
             proxies: Arc::default(),
+            observer: Arc::new(Observer::bare()),
         }
     }
 
@@ -120,15 +123,18 @@ impl Gateway {
         let _running = self.traffic.enter();
         let peer = &*self.proxies.origin(peer, &request.fields);
         let request_id = admit::request_id(request);
-        let mut timing = Timing::default();
-        match self.serve(client, request, peer, &request_id, &mut timing).await {
+        let mut record = self.observer.begin(request);
+        match self.serve(client, request, peer, &request_id, &mut record).await {
             Ok(answer) => {
-                if let Err(error) = respond::answer(client, answer, &request_id, &timing).await {
-                    tracing::debug!(%request_id, %error, "an answer was not delivered");
+                let sent = respond::answer(client, answer, &request_id, &mut record).await;
+                if let Err(error) = sent {
+                    let trace = record.trace.id;
+                    tracing::debug!(%request_id, %trace, %error, "an answer was not delivered");
                 }
             }
-            Err(denial) => self.deny(client, request, &denial, &request_id, &timing).await,
+            Err(denial) => self.deny(client, request, &denial, &request_id, &mut record).await,
         }
+        self.observer.end(record, request, peer, &request_id);
     }
 
     /// Answers what is no request.
@@ -136,11 +142,14 @@ impl Gateway {
         &self,
         client: &mut C,
         request: &Request,
-        _: &Peer,
+        peer: &Peer,
         denial: Denial,
     ) {
         let _running = self.traffic.enter();
-        self.deny(client, request, &denial, &admit::request_id(request), &Timing::default()).await;
+        let request_id = admit::request_id(request);
+        let mut record = self.observer.begin(request);
+        self.deny(client, request, &denial, &request_id, &mut record).await;
+        self.observer.end(record, request, peer, &request_id);
     }
 
     async fn deny<C: Client>(
@@ -149,11 +158,12 @@ impl Gateway {
         request: &Request,
         denial: &Denial,
         request_id: &str,
-        timing: &Timing,
+        record: &mut Record<'_>,
     ) {
-        tracing::debug!(request_id, ?denial, "denied");
-        if let Err(error) = respond::deny(client, request, denial, request_id, timing).await {
-            tracing::debug!(request_id, %error, "a denial was not delivered");
+        let trace = record.trace.id;
+        tracing::debug!(request_id, %trace, ?denial, "denied");
+        if let Err(error) = respond::deny(client, request, denial, request_id, record).await {
+            tracing::debug!(request_id, %trace, %error, "a denial was not delivered");
         }
     }
 
@@ -163,7 +173,7 @@ impl Gateway {
         request: &Request,
         peer: &Peer,
         request_id: &str,
-        timing: &mut Timing,
+        record: &mut Record<'_>,
     ) -> Result<Answer, Denial> {
         if self.traffic.stopping() {
             return Err(Denial::Stopping);
@@ -173,13 +183,15 @@ impl Gateway {
         }
         admit::head(request)?;
         let target = self.routes.find(&request.host, request.path()).ok_or(Denial::NotFound)?;
+        record.target = Some(target.clone());
         admit::rate(&self.rates, peer, &target)?;
         admit::length(request, self.bounds.body_bytes)?;
         let body = self.body(client).await?;
-        let mut lease = self.acquire(client, &target, timing).await?;
+        record.request_bytes = body.len() as u64;
+        let mut lease = self.acquire(client, &target, &mut record.timing).await?;
         let mut link = lease.start().ok_or(Denial::Crashed)?;
-        self.write_head(&mut link.wire, request, peer, &target, body.len(), request_id);
-        self.exchange(request, lease, link, body, timing).await
+        self.write_head(&mut link.wire, request, peer, record, body.len(), request_id);
+        self.exchange(request, lease, link, body, &mut record.timing).await
     }
 
     async fn body<C: Client>(&self, client: &mut C) -> Result<Bytes, Denial> {
@@ -222,6 +234,7 @@ impl Gateway {
         timing: &mut Timing,
     ) -> Result<Answer, Denial> {
         let began = Instant::now();
+        timing.exec_from = Some(began);
         let deadline = began + self.bounds.function_timeout;
         let most = self.bounds.response_bytes;
         let outcome = exchange::run(link, &request.method, &body, most, deadline).await;
@@ -288,7 +301,7 @@ impl Gateway {
         wire: &mut Vec<u8>,
         request: &Request,
         peer: &Peer,
-        target: &Target,
+        record: &Record<'_>,
         body_bytes: usize,
         request_id: &str,
     ) {
@@ -300,17 +313,21 @@ impl Gateway {
         write_field(wire, b"host", request.host.as_bytes());
         let own = hop::Named::of(&request.fields);
         for (name, value) in request.fields.iter() {
-            if name != b"host" && hop::passes(name) && !own.names(name) {
+            let passes = name != b"host" && hop::passes(name) && !own.names(name);
+            if passes && !record.trace.replaces(name) {
                 write_field(wire, name, value);
             }
         }
+        write_field(wire, b"traceparent", &record.trace.traceparent());
         // A Vec takes everything.
         let _ = write!(wire, "content-length: {body_bytes}\r\n");
         let _ =
             write!(wire, "x-grid-deadline-ms: {}\r\n", self.bounds.function_timeout.as_millis());
         write_field(wire, b"x-grid-request-id", request_id.as_bytes());
         write_field(wire, b"x-grid-source-ip", peer.source.as_bytes());
-        write_field(wire, b"x-grid-function", target.function.as_str().as_bytes());
+        if let Some(target) = &record.target {
+            write_field(wire, b"x-grid-function", target.function.as_str().as_bytes());
+        }
         write_field(wire, b"x-grid-scheme", peer.scheme.as_bytes());
         wire.extend_from_slice(b"\r\n");
     }

@@ -1,5 +1,6 @@
 //! What the `grid` binary does: reads what it is asked for, does it, and says plainly when it cannot.
 
+mod access_log;
 mod address;
 mod admit;
 mod background;
@@ -26,6 +27,8 @@ mod http1;
 mod http2;
 mod link;
 mod listen;
+mod metrics;
+mod observe;
 mod origin;
 mod pool;
 mod privilege;
@@ -35,8 +38,10 @@ mod request;
 mod respond;
 mod route;
 mod serve;
+mod spans;
 mod stop;
 mod tls;
+mod trace;
 #[cfg(test)]
 mod wire;
 

@@ -18,6 +18,8 @@ use crate::{
     edge::{self, Edge},
     gateway::{Bounds, Gateway, Traffic},
     http1, http2,
+    metrics::Speaks,
+    observe::Observer,
     origin::Proxies,
     rate::{ClientRates, Rate},
     route::Routes,
@@ -36,13 +38,16 @@ impl EdgeService {
         config: &Config,
         context: &Context,
         traffic: &Arc<Traffic>,
+        observer: Observer,
         public_addr: SocketAddr,
         https: Option<(SocketAddr, &Tls)>,
     ) -> pingora_core::Result<Self> {
         let routes = Arc::new(Routes::new(Rate::new(config.service_rate, config.service_burst)));
         let proxies = Arc::new(Proxies::new(&config.trusted_proxies));
         let door = Arc::new(Door::new(config, proxies.clone()));
+        let observer = Arc::new(observer);
         let gateway = Gateway {
+            observer: observer.clone(),
             routes: routes.clone(),
             traffic: traffic.clone(),
             plain: https
@@ -78,6 +83,7 @@ impl EdgeService {
             health: context.health.clone(),
             queue_length: config.queue_length,
             idle_after: config.idle,
+            metrics: observer.metrics.clone(),
         };
         Ok(Self { edge: Arc::new(edge), inner })
     }
@@ -94,9 +100,16 @@ impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let stream = self.door.admit(stream).await?;
         let peer = Peer::of(&stream, &self.gateway.proxies);
+        let metrics = &self.gateway.observer.metrics;
         match stream.selected_alpn_proto() {
-            Some(ALPN::H2) => http2::serve(stream, &self.gateway, peer).await,
-            _ => http1::serve(stream, &self.gateway, &peer).await,
+            Some(ALPN::H2) => {
+                let _open = metrics.connection(Speaks::Http2);
+                http2::serve(stream, &self.gateway, peer).await;
+            }
+            _ => {
+                let _open = metrics.connection(Speaks::Http1);
+                http1::serve(stream, &self.gateway, &peer).await;
+            }
         }
         None
     }

@@ -2,6 +2,8 @@
 //! request per replica. All of it is one small state under one lock; nothing here waits for the
 //! store. What control has to know goes out as [`Note`]s.
 
+mod census;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -17,7 +19,8 @@ use tokio::{
     time::Instant,
 };
 
-use crate::link::Link;
+pub(crate) use self::census::Census;
+use crate::{link::Link, metrics::Stats};
 
 /// Something that control has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub(crate) struct Pool {
     service: ServiceId,
     queue_length: usize,
     notes: mpsc::UnboundedSender<Note>,
+    /// What its requests came to.
+    pub(crate) stats: Stats,
     state: Mutex<State>,
 }
 
@@ -111,7 +116,8 @@ impl Pool {
         queue_length: usize,
         notes: mpsc::UnboundedSender<Note>,
     ) -> Arc<Self> {
-        Arc::new(Self { service, queue_length, notes, state: Mutex::default() })
+        let (stats, state) = <_>::default();
+        Arc::new(Self { service, queue_length, notes, stats, state })
     }
 
     /// A free replica, or a place in the queue.

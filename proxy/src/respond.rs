@@ -5,11 +5,13 @@ use std::{io, io::Write as _, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use tokio::time::Instant;
 
 use crate::{
     client::{Body, Client, Reply},
     denial::{self, Denial},
     fields::Fields,
+    observe::Record,
     request::Request,
 };
 
@@ -22,6 +24,8 @@ pub(crate) struct Timing {
     pub(crate) wake: Duration,
     /// In the replica, until its answer or the head of a long one.
     pub(crate) exec: Duration,
+    /// When `exec` began.
+    pub(crate) exec_from: Option<Instant>,
 }
 
 /// A function's answer, on its way to the public.
@@ -36,11 +40,14 @@ pub(crate) async fn answer<C: Client>(
     client: &mut C,
     answer: Answer,
     request_id: &str,
-    timing: &Timing,
+    record: &mut Record<'_>,
 ) -> io::Result<()> {
     let Answer { status, mut fields, body } = answer;
-    sign(&mut fields, request_id, timing);
-    client.send(Reply { status, fields: &fields, body, last: false }).await
+    sign(&mut fields, request_id, record);
+    record.answers(status, &body);
+    let sent = client.send(Reply { status, fields: &fields, body, last: false }).await;
+    record.sent(&sent);
+    sent
 }
 
 /// Writes a denial. False when there was nobody to write to.
@@ -49,7 +56,7 @@ pub(crate) async fn deny<C: Client>(
     request: &Request,
     denial: &Denial,
     request_id: &str,
-    timing: &Timing,
+    record: &mut Record<'_>,
 ) -> io::Result<bool> {
     let Some((status, code, message)) = denial::describe(denial) else { return Ok(false) };
     let body = serde_json::json!({"code": code, "message": message, "request_id": request_id});
@@ -74,20 +81,28 @@ pub(crate) async fn deny<C: Client>(
             fields.push(name, number.to_string().as_bytes());
         }
     }
-    sign(&mut fields, request_id, timing);
+    sign(&mut fields, request_id, record);
     let body = match request.method {
         Method::HEAD => Body::Absent(Some(body.len() as u64)),
         _ => Body::Whole(Bytes::from(body)),
     };
+    record.denied(status, code, &body);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let last = denial::ends_connection(denial);
-    client.send(Reply { status, fields: &fields, body, last }).await?;
-    Ok(true)
+    let sent = client.send(Reply { status, fields: &fields, body, last }).await;
+    record.sent(&sent);
+    sent.map(|()| true)
 }
 
 /// What every answer carries.
-fn sign(fields: &mut Fields, request_id: &str, timing: &Timing) {
+fn sign(fields: &mut Fields, request_id: &str, record: &Record<'_>) {
     fields.push("x-request-id", request_id.as_bytes());
+    if record.shows_timing {
+        time(fields, &record.timing);
+    }
+}
+
+fn time(fields: &mut Fields, timing: &Timing) {
     let mut text = [0; 96];
     let mut rest = &mut text[..];
     let parts = [("queue", timing.queue), (", wake", timing.wake), (", exec", timing.exec)];

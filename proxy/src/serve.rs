@@ -31,9 +31,13 @@ use pingora_core::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    access_log::AccessLog,
     background::Control,
     gateway::Traffic,
     listen::EdgeService,
+    metrics::{self, Metrics},
+    observe::Observer,
+    spans::Spans,
     stop::Signals,
     tls::{Tls, TlsError},
 };
@@ -69,6 +73,13 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
     let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
     let parts = Parts::new(config, store, engine, runtimes, Protection { seccomp, dns });
 
+    let metrics = Arc::new(Metrics::new(parts.context.clone()));
+    let access_log = AccessLog::open(&config.observe, &metrics)?;
+    let endpoint = config.observe.otlp_endpoint.as_deref();
+    let spans = endpoint.map(|endpoint| Spans::start(endpoint, &metrics)).transpose()?;
+    let (spans, sending) = spans.unzip();
+    let observer = Observer::new(&config.observe, metrics.clone(), access_log.clone(), spans);
+
     let traffic = Arc::new(Traffic::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
@@ -86,19 +97,33 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
                 auth: Authenticator::new(token),
                 limits: ApiLimits { code_bytes: config.code_bytes },
                 public_url: PublicUrl::http(public_addr.port()),
-            }),
+            })
+            .merge(metrics::router(metrics)),
             admin,
             public_addr,
         },
     ));
     let https = tls.as_ref().map(|(addr, tls)| (*addr, tls));
-    server.add_service(EdgeService::new(config, &parts.context, &traffic, public_addr, https)?);
+    server.add_service(EdgeService::new(
+        config,
+        &parts.context,
+        &traffic,
+        observer,
+        public_addr,
+        https,
+    )?);
     if let Some((addr, tls)) = tls {
         tracing::info!("HTTPS is served at {addr}");
         server.add_service(background_service("certificates", tls));
     }
     let longest = config.queue_wait + config.function_timeout + Duration::from_secs(5);
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(traffic, longest)) });
+    if let Some(log) = access_log {
+        log.flush();
+    }
+    if let Some(sending) = sending {
+        sending.finish();
+    }
     tracing::info!("stopped; running replicas are adopted by the next start");
     Ok(())
 }

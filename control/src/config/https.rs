@@ -19,7 +19,7 @@ pub struct Https {
 
     /// Whether GET and HEAD over HTTP are sent to HTTPS with 301, and others with 308: on or off.
     #[arg(id = "GRID_HTTPS_REDIRECT", long = "https-redirect", value_name = "on|off")]
-    #[arg(default_value = "off", value_parser = rules::on_or_off, action = clap::ArgAction::Set)]
+    #[arg(default_value = "off", value_parser = rules::switch, action = clap::ArgAction::Set)]
     pub redirect: bool,
 
     /// Directory with certificates and their keys as PEM files, read again when they change; by

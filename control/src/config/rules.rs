@@ -82,14 +82,6 @@ pub(super) fn https_address(text: &str) -> Result<HttpsAddr, String> {
     text.parse().map(HttpsAddr::On).map_err(|_| rule.to_owned())
 }
 
-pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("must be on or off".to_owned()),
-    }
-}
-
 /// The URL of an ACME directory; two have a short name.
 pub(super) fn acme_directory(text: &str) -> Result<String, String> {
     let url = match text {
@@ -180,14 +172,6 @@ pub(super) fn access_log(text: &str) -> Result<AccessLog, String> {
         "text" => Ok(AccessLog::Text),
         "json" => Ok(AccessLog::Json),
         _ => Err("must be off, text or json".to_owned()),
-    }
-}
-
-pub(super) fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("must be on or off".to_owned()),
     }
 }
 
