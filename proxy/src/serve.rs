@@ -39,7 +39,7 @@ use crate::{
     observe::Observer,
     spans::Spans,
     stop::Signals,
-    tls::{Tls, TlsError},
+    tls::{self, Tls, TlsError},
 };
 
 /// Names the DNS servers of this machine.
@@ -98,7 +98,7 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
                 limits: ApiLimits { code_bytes: config.code_bytes },
                 public_url: PublicUrl::http(public_addr.port()),
             })
-            .merge(metrics::router(metrics)),
+            .merge(metrics::router(metrics.clone())),
             admin,
             public_addr,
         },
@@ -114,7 +114,9 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
     )?);
     if let Some((addr, tls)) = tls {
         tracing::info!("HTTPS is served at {addr}");
-        server.add_service(background_service("certificates", tls));
+        let service = background_service("certificates", tls);
+        tls::show(service.task(), &metrics);
+        server.add_service(service);
     }
     let longest = config.queue_wait + config.function_timeout + Duration::from_secs(5);
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(traffic, longest)) });

@@ -40,12 +40,12 @@ use pingora_core::{
     services::background::BackgroundService,
 };
 
-pub(crate) use self::{
-    acme::schedule::Status, certificates::Listed, domains::Domains, plain::Plain,
-};
+pub(crate) use self::{domains::Domains, plain::Plain};
+use crate::metrics::Metrics;
+
 use self::{
-    acme::{Acme, challenges},
-    certificates::Certificates,
+    acme::{Acme, challenges, schedule::Status},
+    certificates::{Certificates, Listed},
     development::Development,
     expiry::Expiry,
     redirect::to_https,
@@ -135,15 +135,13 @@ impl Tls {
         self.acme.as_ref().map(|acme| acme.domains())
     }
 
-    /// The certificates that are served, for metrics.
-    #[allow(dead_code)]
-    pub(crate) fn list(&self) -> Vec<Listed> {
+    /// The certificates that are served.
+    fn list(&self) -> Vec<Listed> {
         self.certificates.list()
     }
 
-    /// How ACME fares with each domain, for metrics.
-    #[allow(dead_code)]
-    pub(crate) fn acme_status(&self) -> Vec<Status> {
+    /// How ACME fares with each domain.
+    fn acme_status(&self) -> Vec<Status> {
         self.acme.as_ref().map(|acme| acme.status()).unwrap_or_default()
     }
 
@@ -165,6 +163,29 @@ impl Tls {
             tokio::time::sleep(HOUR).await;
         }
     }
+}
+
+/// Adds what metrics say of certificates.
+pub(crate) fn show(tls: Arc<Tls>, metrics: &Metrics) {
+    let certificates = tls.clone();
+    metrics.gauge(
+        "grid_certificate_expiry_timestamp_seconds",
+        "When a certificate that is served ends, by its file or domain",
+        "name",
+        move || {
+            let end = |listed: Listed| listed.validity.not_after.as_second() as f64;
+            certificates.list().into_iter().map(|one| (one.name.clone(), end(one))).collect()
+        },
+    );
+    metrics.gauge(
+        "grid_acme_failures",
+        "Failed attempts to get a certificate since the last success, by domain",
+        "domain",
+        move || {
+            let failures = |status: Status| (status.domain.to_string(), f64::from(status.failures));
+            tls.acme_status().into_iter().map(failures).collect()
+        },
+    );
 }
 
 #[async_trait]
