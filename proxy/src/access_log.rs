@@ -99,3 +99,76 @@ impl AccessLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{
+        client::Body,
+        observe::tests::{observer, peer, request, settings},
+    };
+
+    /// Writes the line of a request that ended so.
+    fn write(log: &AccessLog, status: u16) {
+        let observer = observer(&log.metrics);
+        let request = request("/fn/hello");
+        let mut record = observer.begin(&request);
+        record.answers(StatusCode::from_u16(status).expect("valid"), &Body::Absent(None));
+        if log.takes(&record) {
+            log.write(&record, &request, &peer(), "an-id");
+        }
+    }
+
+    fn open(file: &std::path::Path, share: f64) -> Arc<AccessLog> {
+        let settings = Observe {
+            access_log: config::AccessLog::Text,
+            access_log_file: Some(file.to_owned()),
+            access_log_sample: share,
+            ..settings()
+        };
+        AccessLog::open(&settings, &Arc::default()).expect("opened").expect("there is one")
+    }
+
+    #[test]
+    fn nobody_waits_for_a_log_that_is_not_written() {
+        let (lines, _inbox) = sync_channel(1);
+        let log = AccessLog { json: true, share: Share::new(1.0), lines, metrics: Arc::default() };
+        for _ in 0..3 {
+            write(&log, 200);
+        }
+        assert_eq!(log.metrics.access_log_dropped.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_there_after_a_flush() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("access.log");
+        let log = open(&file, 0.0);
+        for status in [200, 499, 500, 404, 504] {
+            write(&log, status);
+        }
+        log.flush();
+        let text = fs::read_to_string(&file).expect("is there");
+        let statuses: Vec<_> = text.lines().filter_map(|line| line.split(' ').nth(6)).collect();
+        assert_eq!(statuses, ["500", "504"]);
+        assert_eq!(log.metrics.access_log_dropped.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_stops_the_start() {
+        let settings = Observe {
+            access_log: config::AccessLog::Json,
+            access_log_file: Some("/dev/null/access.log".into()),
+            ..settings()
+        };
+        let Err(line) = AccessLog::open(&settings, &Arc::default()) else { panic!("opened") };
+        assert!(
+            line.starts_with("GRID_ACCESS_LOG_FILE: cannot open /dev/null/access.log"),
+            "{line}"
+        );
+    }
+}

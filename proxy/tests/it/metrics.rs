@@ -113,6 +113,39 @@ fn requests_are_counted_by_service_status_and_cause() {
 }
 
 #[test]
+fn who_waits_is_seen_and_who_goes_is_counted() {
+    let grid = Grid::start();
+    let code = "exports.handler = async (event) => { \
+        if (event.path === '/slow') await new Promise((done) => setTimeout(done, 2000)); \
+        return 'x'.repeat(event.path === '/large' ? 200000 : 1); }";
+    let service = grid.create("queued", "node18", code, json!({"max_replicas": 1}));
+    let whose = format!("service=\"{}\",function=\"queued\"", service.id);
+    assert_eq!(grid.get("queued", "/large").body.len(), 200_000);
+    let bytes = format!("grid_response_bytes_total{{{whose}}}");
+    wait_until("all bytes", || scrape(&grid).contains(&format!("{bytes} 200000\n")));
+
+    let slow = "GET /fn/queued/slow HTTP/1.1\r\nhost: queued.localhost\r\n\r\n";
+    let (mut first, mut second) = (grid.connect(), grid.connect());
+    first.send(slow);
+    let now = |what: &str, count: u32| {
+        let line = format!("grid_service_{what}{{{whose}}} {count}\n");
+        wait_until(&line, || scrape(&grid).contains(&line));
+    };
+    now("running", 1);
+    second.send(slow);
+    now("waiting", 1);
+    drop(second);
+    now("waiting", 0);
+    assert_eq!(first.answer().status, 200);
+    let gone = format!("grid_requests_total{{{whose},code=\"499\",cause=\"client_gone\"}}");
+    wait_until("the one that went", || scrape(&grid).contains(&format!("{gone} 1\n")));
+    now("running", 0);
+    let text = scrape(&grid);
+    assert_eq!(value(&text, "grid_queue_seconds_count"), 1.0);
+    assert_eq!(value(&text, "grid_requests_in_flight"), 0.0);
+}
+
+#[test]
 fn whoever_asks_gets_the_format_that_it_reads() {
     let grid = Grid::start();
     let accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5";
