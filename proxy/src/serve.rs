@@ -204,6 +204,9 @@ fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         // A single thread has nobody to steal from, and is cheaper without the precautions for it.
         work_stealing: config.edge_threads > 1,
+        // Its own timers have a thread that wakes a hundred times a second; the one wait that they are
+        // used for here, that for a handshake, lasts a minute.
+        fast_timeout_to_tokio_threshold_seconds: Some(1),
         // `Signals` has waited for the requests already.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
@@ -213,9 +216,13 @@ fn server_conf(config: &Config) -> ServerConf {
 
 fn log(config: &Config) -> Startup<()> {
     use tracing_subscriber::{EnvFilter, fmt};
-    // What Pingora says of its own start is of no use to an operator; a setting can bring it back.
-    let filter = EnvFilter::try_new(format!("pingora_core=warn,pingora_proxy=warn,{}", config.log))
-        .map_err(|e| format!("GRID_LOG: \"{}\" is not a log filter: {e}", config.log))?;
+    // What Pingora says of its own start, and of each handshake that a scanner broke off, is of no use
+    // to an operator; a setting can bring it back.
+    let filter = EnvFilter::try_new(format!(
+        "pingora_core=warn,pingora_core::services::listening=off,{}",
+        config.log
+    ))
+    .map_err(|e| format!("GRID_LOG: \"{}\" is not a log filter: {e}", config.log))?;
     // Standard output is for the ready line.
     let builder = fmt()
         .with_env_filter(filter)

@@ -57,10 +57,22 @@ fn get(
     host: &str,
     path: &str,
 ) -> std::io::Result<String> {
+    get_behind("", addr, config, host, path)
+}
+
+/// The same behind somebody who speaks first.
+fn get_behind(
+    first: &str,
+    addr: SocketAddr,
+    config: &Arc<ClientConfig>,
+    host: &str,
+    path: &str,
+) -> std::io::Result<String> {
     let name = ServerName::try_from(host.to_owned()).expect("a name");
     let session = ClientConnection::new(config.clone(), name).expect("a session");
-    let stream = TcpStream::connect(addr)?;
+    let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(first.as_bytes())?;
     let mut stream = StreamOwned::new(session, stream);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
@@ -125,6 +137,43 @@ fn functions_are_called_over_https_while_the_certificate_is_swapped() {
             assert!(load.join().expect("no failure") > 0);
         }
     });
+}
+
+#[test]
+fn proxies_say_for_whom_before_the_handshake() {
+    let grid = Grid::with(&[
+        ("GRID_HTTPS_ADDR", "127.0.0.1:0"),
+        ("GRID_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("GRID_PROXY_PROTOCOL", "on"),
+    ]);
+    let addr = https(&grid);
+    let code = "exports.handler = async (event) => [event.requestContext.identity.sourceIp, \
+                event.requestContext.scheme]";
+    grid.create("secure", "node18", code, json!({}));
+    let authority = fs::read_to_string(grid.data_dir().join("tls/development-ca.pem"));
+    let local = trusting(&[&authority.expect("is there")]);
+    let first = "PROXY TCP4 203.0.113.7 192.0.2.1 1234 443\r\n";
+    let answer = get_behind(first, addr, &local, "secure.localhost", "/fn/secure");
+    let answer = answer.expect("an answer");
+    assert!(answer.ends_with(r#"["203.0.113.7","https"]"#), "{answer}");
+    assert!(get(addr, &local, "secure.localhost", "/fn/secure").is_err(), "nobody says for whom");
+}
+
+#[test]
+fn plain_requests_are_sent_to_https() {
+    let grid = Grid::with(&[("GRID_HTTPS_ADDR", "127.0.0.1:0"), ("GRID_HTTPS_REDIRECT", "on")]);
+    let addr = https(&grid);
+    grid.create("secure", "node18", CODE, json!({}));
+    for (method, status) in [("GET", 301), ("POST", 308)] {
+        let answer = grid.call("secure", method, "/fn/secure/a?b", &[], "");
+        assert_eq!(answer.status, status);
+        let there = format!("https://secure.localhost:{}/fn/secure/a?b", addr.port());
+        assert_eq!(answer.header("location"), Some(there.as_str()));
+    }
+    let authority = fs::read_to_string(grid.data_dir().join("tls/development-ca.pem"));
+    let local = trusting(&[&authority.expect("is there")]);
+    let answer = get(addr, &local, "secure.localhost", "/fn/secure").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]
