@@ -13,10 +13,7 @@ pub(crate) use head::is_target;
 use bytes::{Bytes, BytesMut};
 use control::limits;
 use pingora_core::protocols::Stream;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
     chunked::Chunked,
@@ -25,12 +22,13 @@ use crate::{
     gateway::Gateway,
     head::Scan,
     request::{Request, Version},
+    room,
 };
 
-/// Room for one read; most requests fit into it.
-const READ: usize = 4 * 1024;
-/// What a connection keeps of its buffers between two requests.
-const KEPT: usize = 16 * 1024;
+/// Bytes of a head beside target and headers: method, version and line ends.
+const SLACK: usize = 4 * 1024;
+/// Room for answers that a connection keeps between two requests.
+const KEPT: usize = 1024;
 /// Bytes of a refused body that are read for the sake of the connection.
 const DRAINED: u64 = 256 * 1024;
 /// Bytes that are taken from a client that does not wait for its answer.
@@ -168,15 +166,15 @@ impl Connection {
             let line = crate::head::lines(&self.buffer).next().unwrap_or_default();
             head::begin(line, request).map_err(refused)?;
         }
-        if size > limits::REQUEST_TARGET_BYTES + limits::REQUEST_HEADER_BYTES + READ {
+        if size > limits::REQUEST_TARGET_BYTES + limits::REQUEST_HEADER_BYTES + SLACK {
             return Err(refused(Denial::HeadersTooLarge));
         }
         Ok(end)
     }
 
     async fn read(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(READ);
-        self.stream.read_buf(&mut self.buffer).await
+        let Self { stream, buffer, .. } = self;
+        std::future::poll_fn(|context| room::poll_read(stream, context, buffer)).await
     }
 
     /// Reads on; the client must not stop here.
@@ -250,7 +248,7 @@ impl Connection {
         {
             return false;
         }
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+        if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
         if self.out.capacity() > KEPT {

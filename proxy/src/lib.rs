@@ -36,6 +36,7 @@ mod proxy_protocol;
 mod rate;
 mod request;
 mod respond;
+mod room;
 mod route;
 mod serve;
 mod spans;

@@ -10,14 +10,12 @@ use std::{
 use bytes::BytesMut;
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Room for one read.
-const READ: usize = 16 * 1024;
+use crate::room;
 
 /// A connection with its buffers, which serve one exchange after the other.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: AsyncFd<UnixStream>,
-    room: Box<[u8]>,
     /// What has come and is not used yet.
     pub(crate) buffer: BytesMut,
     /// The head of a request that is to be sent.
@@ -37,7 +35,6 @@ impl Link {
     pub(crate) fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
         Ok(Self {
             socket: watch(stream.into_std()?, Interest::READABLE)?,
-            room: vec![0; READ].into_boxed_slice(),
             buffer: BytesMut::new(),
             wire: Vec::new(),
         })
@@ -82,15 +79,19 @@ impl Link {
     fn poll_read(&mut self, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(context))?;
-            let room = &mut self.room[..most.min(READ)];
-            match ready.get_inner().read(room) {
+            let most = most.min(room::SIZE);
+            let read = room::with(|room| {
+                let count = ready.get_inner().read(&mut room[..most])?;
+                self.buffer.extend_from_slice(&room[..count]);
+                Ok::<_, io::Error>(count)
+            });
+            match read {
                 Ok(count) => {
                     // Less than there was room for is all that there was: the next look need not
                     // ask the kernel. (An end of the connection is not forgotten by this.)
-                    if count < room.len() {
+                    if count < most {
                         ready.clear_ready();
                     }
-                    self.buffer.extend_from_slice(&room[..count]);
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
