@@ -35,8 +35,8 @@ use crate::{
 const LONG: Duration = Duration::from_secs(600);
 
 fn on_paused_time<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true);
-    runtime.build().expect("a runtime").block_on(future)
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().expect("a runtime").block_on(future)
 }
 
 /// The first byte says where the rest is cut.
@@ -241,4 +241,31 @@ pub fn routes(data: &[u8]) {
         ..Default::default()
     };
     let _ = admit::head(&request);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn what_must_hold_holds_for_the_seeds() {
+        let targets: [(&str, fn(&[u8])); 5] = [
+            ("connection", connection),
+            ("answer", answer),
+            ("chunks", chunks),
+            ("header_fields", header_fields),
+            ("routes", super::routes),
+        ];
+        for (name, target) in targets {
+            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
+            let mut number = 0;
+            for seed in fs::read_dir(seeds).expect("a directory") {
+                target(&fs::read(seed.expect("an entry").path()).expect("a file"));
+                number += 1;
+            }
+            assert!(number > 0, "{name}");
+        }
+    }
 }

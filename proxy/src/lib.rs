@@ -17,7 +17,7 @@ mod exchange;
 mod fields;
 mod files;
 mod flow;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod gateway;
 mod head;
