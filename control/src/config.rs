@@ -36,6 +36,8 @@ pub enum Command {
     Serve(Box<Config>),
     /// `grid doctor`.
     Doctor(Box<Config>),
+    /// `grid upgrade`.
+    Upgrade(Box<Config>),
     /// Print this and end: the help or the version.
     Show(String),
 }
@@ -70,10 +72,17 @@ enum Verb {
     /// docs/security.md: whether it holds here, and what to do when it does not. Takes the settings
     /// of serve. Ends with status 1 when a promise does not hold.
     Doctor(Config),
+    /// Have a running Grid replaced by a new version of it, or started anew with new settings.
+    ///
+    /// The running one starts the program that now lies where its own was, hands everything over and
+    /// ends when its last requests have: no request fails. When the new one cannot take over, the
+    /// running one goes on. Takes the settings of serve, of which only data-dir matters here. Ends
+    /// with status 1 when nothing was replaced, and says why. See docs/upgrading.md.
+    Upgrade(Config),
 }
 
 /// The subcommands that take the settings.
-const WITH_SETTINGS: [&str; 2] = ["serve", "doctor"];
+const WITH_SETTINGS: [&str; 3] = ["serve", "doctor", "upgrade"];
 
 /// The settings of `grid serve`, checked each and together.
 #[derive(Debug, Clone, Args)]
@@ -341,6 +350,7 @@ pub fn parse(
     match cli.verb {
         Verb::Serve(config) => whole(config).map(Command::Serve),
         Verb::Doctor(config) => whole(config).map(Command::Doctor),
+        Verb::Upgrade(config) => whole(config).map(Command::Upgrade),
     }
 }
 

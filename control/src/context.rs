@@ -33,6 +33,8 @@ pub struct Settings {
     pub enforcement: Enforcement,
     /// Which servers the functions' resolver asks.
     pub dns: resolver::Settings,
+    /// The process before this one still finishes requests on its replicas.
+    pub handed_over: bool,
     /// OCI runtimes that containers may be started with; the first is the default, when there is one.
     pub oci_runtimes: Vec<String>,
     /// The seccomp profile of every container, as the engine's option.

@@ -104,9 +104,16 @@ impl Gate {
     }
 }
 
+/// The functions' DNS, when nobody looks after the firewall any more; ends when this is dropped.
+#[derive(Debug)]
+pub struct Dns {
+    _resolver: JoinSet<Result<()>>,
+}
+
 /// Looks after the firewall and the resolver until `stop` turns true. The rules stay then: so do
-/// the containers.
-pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
+/// the containers. DNS goes on as long as what this returns is kept: the next process can answer
+/// beside it.
+pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) -> Dns {
     let (refusals, refused) = mpsc::channel(64);
     let mut keeper = Keeper {
         context,
@@ -122,6 +129,10 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         () = keeper.keep() => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
+    if let Some(held) = keeper.held.take() {
+        held.end().await;
+    }
+    Dns { _resolver: keeper.resolver }
 }
 
 /// Puts rules and routes in place without looking after them.

@@ -37,6 +37,9 @@ impl Dependency {
     }
 }
 
+/// What is said of a dependency at first.
+const UNKNOWN: &str = "not checked yet";
+
 /// State of each dependency: none when all is well, else what is wrong and what to do.
 pub type State = BTreeMap<Dependency, Option<String>>;
 
@@ -46,7 +49,7 @@ pub struct Health(watch::Sender<State>);
 
 impl Default for Health {
     fn default() -> Self {
-        let unknown = || Some("not checked yet".to_owned());
+        let unknown = || Some(UNKNOWN.to_owned());
         Self(watch::Sender::new(Dependency::ALL.map(|dependency| (dependency, unknown())).into()))
     }
 }
@@ -65,6 +68,14 @@ impl Health {
     /// Follows the changes.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.0.subscribe()
+    }
+
+    /// Waits until it is known how a dependency is.
+    pub async fn checked(&self, dependency: Dependency) {
+        let known = |state: &State| {
+            state.get(&dependency).is_none_or(|problem| problem.as_deref() != Some(UNKNOWN))
+        };
+        let _ = self.0.subscribe().wait_for(known).await; // see `ready`
     }
 
     /// Waits until every dependency is well.

@@ -95,6 +95,10 @@ pub const START: Duration = Duration::from_secs(30);
 pub const LOAD: Duration = Duration::from_secs(20);
 /// How often the runner of an idle replica is asked for its health.
 pub const HEALTH_EVERY: Duration = Duration::from_secs(30);
+/// How long a control plane that ends waits for the containers that it is just starting or removing.
+pub const CONTROL_END: Duration = Duration::from_secs(10);
+/// How long an admin API that ends waits for the requests that it is just answering.
+pub const API_END: Duration = Duration::from_secs(5);
 /// How long an idle replica may take to say that it is healthy.
 pub const HEALTH_ANSWER: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to start a replica that does not become ready.

@@ -30,8 +30,8 @@ use crate::{
 /// dropped, because the driver is awake then anyway.
 const INBOX: usize = 64;
 
-/// Runs the control plane until `stop` turns true. Containers keep running then: the next process
-/// adopts them.
+/// Runs the control plane until `stop` turns true, and what it has begun for a bounded time longer.
+/// Containers keep running then: the next process adopts them.
 pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     let mut plane = Plane {
         context,
@@ -43,6 +43,9 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         () = plane.follow() => {}
         _ = stop.wait_for(|stop| *stop) => {}
+    }
+    if tokio::time::timeout(limits::CONTROL_END, plane.end()).await.is_err() {
+        tracing::warn!("containers that are being started or removed are left to the next start");
     }
 }
 
@@ -102,6 +105,11 @@ impl Plane {
                 }
             }
         }
+    }
+
+    async fn end(&mut self) {
+        self.tell_all(|| Command::End).await;
+        while self.tasks.join_next().await.is_some() {}
     }
 
     /// Gives each service the containers that exist of it, also the services that are gone.

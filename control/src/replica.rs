@@ -9,6 +9,9 @@
 //!                                   Removing ──Removed──→ Gone
 //! ```
 //!
+//! `Found` is `Waiting` for a container that another process may still be using, see
+//! [`Machine::handed_over`]. It is not ended before it calls.
+//!
 //! A container whose state is in doubt goes to `Removing` and never back. `Doomed` waits for the
 //! engine's answer to the start, because what is not there yet cannot be removed.
 
@@ -36,6 +39,7 @@ enum State {
     Launching,
     Doomed,
     Waiting { until: Instant },
+    Found { until: Instant, unwanted: bool },
     Serving,
     Draining { until: Instant },
     Removing { again: Option<Instant> },
@@ -103,6 +107,14 @@ impl Machine {
         Self { state: State::Waiting { until: now + limits::START }, drain_within }
     }
 
+    /// A container that was found running while the process before us finishes its last requests.
+    /// It calls when it has no more to do for that one, `drain_within` from now at the latest; until
+    /// then it is left alone, wanted or not.
+    pub fn handed_over(now: Instant, drain_within: Duration) -> Self {
+        let until = now + drain_within + limits::START;
+        Self { state: State::Found { until, unwanted: false }, drain_within }
+    }
+
     /// A container that was found and is of no use.
     pub fn useless(drain_within: Duration) -> Self {
         Self { state: State::Removing { again: None }, drain_within }
@@ -110,7 +122,13 @@ impl Machine {
 
     /// Whether it serves, or will when it is ready: it counts as capacity.
     pub fn counts(&self) -> bool {
-        matches!(self.state, State::Launching | State::Waiting { .. } | State::Serving)
+        matches!(
+            self.state,
+            State::Launching
+                | State::Waiting { .. }
+                | State::Found { unwanted: false, .. }
+                | State::Serving
+        )
     }
 
     /// Whether it can serve now.
@@ -120,13 +138,18 @@ impl Machine {
 
     /// Whether its container should exist in the engine.
     pub fn is_launched(&self) -> bool {
-        matches!(self.state, State::Waiting { .. } | State::Serving | State::Draining { .. })
+        matches!(
+            self.state,
+            State::Waiting { .. } | State::Found { .. } | State::Serving | State::Draining { .. }
+        )
     }
 
     /// When a `Tick` will change something, at the earliest.
     pub fn next_tick(&self) -> Option<Instant> {
         match self.state {
-            State::Waiting { until } | State::Draining { until } => Some(until),
+            State::Waiting { until } | State::Found { until, .. } | State::Draining { until } => {
+                Some(until)
+            }
             State::Removing { again } => again,
             State::Launching | State::Doomed | State::Serving | State::Gone => None,
         }
@@ -148,7 +171,29 @@ impl Machine {
                 self.remove(Removal::Ordinary)
             }
 
-            (State::Waiting { .. }, Event::Seen(Seen::Ready | Seen::Idle)) => {
+            (State::Found { until, .. }, Event::Retire) => {
+                self.state = State::Found { until, unwanted: true };
+                vec![]
+            }
+            (State::Found { unwanted: true, .. }, Event::Seen(Seen::Ready | Seen::Idle)) => {
+                self.state = State::Draining { until: now + self.drain_within };
+                vec![Action::Drain]
+            }
+            // It has loaded before, so this is no start that failed.
+            (State::Found { .. }, Event::Seen(Seen::Unloadable { message })) => {
+                self.remove(Removal::Killed(message))
+            }
+            (State::Found { .. }, Event::Seen(Seen::Gone { cause })) => self.remove(removal(cause)),
+            (State::Found { .. }, Event::Exited) => self.remove(removal(GoneCause::Closed)),
+            (State::Found { until, .. }, Event::Tick) if now >= until => {
+                let reason = "it did not call the process that took it over";
+                self.remove(Removal::Killed(reason.to_owned()))
+            }
+
+            (
+                State::Waiting { .. } | State::Found { .. },
+                Event::Seen(Seen::Ready | Seen::Idle),
+            ) => {
                 self.state = State::Serving;
                 vec![Action::TellReady]
             }
@@ -309,9 +354,16 @@ mod tests {
         /// From any state, retiring a replica and letting the engine and the clock do their part
         /// ends with nothing left.
         #[test]
-        fn a_retired_replica_always_ends(events in prop::collection::vec(event(), 0..20)) {
+        fn a_retired_replica_always_ends(
+            found in any::<bool>(),
+            events in prop::collection::vec(event(), 0..20),
+        ) {
             let mut now = Instant::now();
-            let mut machine = Machine::launching(Duration::from_secs(30));
+            let mut machine = if found {
+                Machine::handed_over(now, Duration::from_secs(30))
+            } else {
+                Machine::launching(Duration::from_secs(30))
+            };
             let mut gone = false;
             let mut pending = Vec::new();
             for event in events {
@@ -328,6 +380,29 @@ mod tests {
             }
             prop_assert!(gone);
         }
+    }
+
+    #[test]
+    fn what_another_process_may_still_use_is_not_ended() {
+        let (mut now, run) = (Instant::now(), Duration::from_secs(300));
+        let mut machine = Machine::handed_over(now, run);
+        assert!(machine.counts() && machine.is_launched() && !machine.serves());
+        assert_eq!(machine.on(Event::Retire, now), []);
+        assert!(!machine.counts());
+        now += run;
+        assert_eq!(machine.on(Event::Tick, now), [], "its last request may have just ended");
+        assert_eq!(machine.on(Event::Seen(Seen::Ready), now), [Action::Drain]);
+        let gone = Event::Seen(Seen::Gone { cause: GoneCause::Drained });
+        assert_eq!(machine.on(gone, now), [Action::Remove(Removal::Ordinary)]);
+
+        let mut machine = Machine::handed_over(now, run);
+        assert_eq!(machine.on(Event::Seen(Seen::Ready), now), [Action::TellReady]);
+        assert!(machine.serves());
+
+        let mut silent = Machine::handed_over(now, run);
+        let too_late = silent.next_tick().expect("a bound");
+        assert_eq!(too_late, now + run + limits::START);
+        assert!(matches!(silent.on(Event::Tick, too_late)[..], [Action::Remove(_)]));
     }
 
     #[test]

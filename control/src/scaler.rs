@@ -73,7 +73,7 @@ struct Driver {
     work: JoinSet<Done>,
 }
 
-/// Runs until the service is deleted and nothing of it is left.
+/// Runs until the service is deleted and nothing of it is left, or until it is told to end.
 pub(crate) async fn drive(
     context: Arc<Context>,
     service: ServiceId,
@@ -105,6 +105,10 @@ pub(crate) async fn drive(
         };
         tokio::select! {
             command = inbox.recv() => match command {
+                Some(Command::End) => {
+                    driver.end().await;
+                    return service;
+                }
                 Some(command) => driver.take(command),
                 None => return service,
             },
@@ -130,7 +134,7 @@ impl Driver {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Look => {}
+            Command::Look | Command::End => {}
             Command::EngineDown => self.engine_up = false,
             Command::EngineUp { containers, listed_at } => {
                 self.engine_up = true;
@@ -294,6 +298,15 @@ impl Driver {
             return false;
         }
         true
+    }
+
+    /// Begins nothing more. A container that is just being started or removed is waited for: whoever
+    /// comes next looks once at what exists, and would not see it.
+    async fn end(&mut self) {
+        if let Some((_, task)) = self.deploying.take() {
+            task.abort();
+        }
+        while self.work.join_next().await.is_some() {}
     }
 
     fn note_failure(&mut self, reason: &str) {

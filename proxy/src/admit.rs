@@ -47,12 +47,14 @@ pub(crate) fn length(request: &Request, most_bytes: usize) -> Result<(), Denial>
     }
 }
 
-/// The request's id: the client's when it is sane, else a new one.
-pub(crate) fn request_id(request: &Request) -> Cow<'_, str> {
+/// The request's id: the client's when it is sane, else a new one. What another process passes on has
+/// one already.
+pub(crate) fn request_id<'a>(request: &'a Request, peer: &Peer) -> Cow<'a, str> {
+    let name = if peer.passes_on { "x-grid-request-id" } else { "x-request-id" };
     let sane = |id: &&str| {
         (1..=limits::REQUEST_ID_CHARS).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=@".contains(&b))
     };
-    let given = request.fields.get("x-request-id").and_then(|id| std::str::from_utf8(id).ok());
+    let given = request.fields.get(name).and_then(|id| std::str::from_utf8(id).ok());
     given.filter(sane).map_or_else(|| uuid::Uuid::new_v4().to_string().into(), Cow::from)
 }

@@ -4,41 +4,60 @@
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
 };
 
 use async_trait::async_trait;
-use control::{context::Context, firewall, plane};
+use control::{context::Context, firewall, limits, plane};
+use parking_lot::Mutex;
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
+use tokio::sync::watch;
+
+use crate::stages::Stages;
 
 /// The control plane, the admin API and the ready line.
 pub(crate) struct Control {
     pub(crate) context: Arc<Context>,
+    pub(crate) stages: Arc<Stages>,
     pub(crate) api: axum::Router,
-    pub(crate) admin: TcpListener,
+    /// Taken by the API: it ends with it.
+    pub(crate) admin: Mutex<Option<TcpListener>>,
+    pub(crate) admin_addr: SocketAddr,
     pub(crate) public_addr: SocketAddr,
 }
 
 #[async_trait]
 impl BackgroundService for Control {
-    async fn start(&self, stop: ShutdownWatch) {
-        tokio::join!(
-            plane::run(self.context.clone(), stop.clone()),
-            firewall::run(self.context.clone(), stop.clone()),
-            self.serve_api(stop.clone()),
-            self.say_ready(stop),
+    async fn start(&self, mut stop: ShutdownWatch) {
+        let ends = self.stages.control_ends.watch();
+        let (_, _dns, _, _) = tokio::join!(
+            plane::run(self.context.clone(), ends.clone()),
+            firewall::run(self.context.clone(), ends.clone()),
+            self.serve_api(ends.clone()),
+            self.say_ready(ends),
         );
+        self.stages.control_ended.take();
+        // Functions have their DNS until the process ends.
+        let _ = stop.wait_for(|stop| *stop).await;
     }
 }
 
 impl Control {
-    async fn serve_api(&self, mut stop: ShutdownWatch) {
-        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    async fn serve_api(&self, ends: watch::Receiver<bool>) {
+        let Some(admin) = self.admin.lock().take() else { return };
+        let ended = |mut ends: watch::Receiver<bool>| async move {
+            let _ = ends.wait_for(|ends| *ends).await;
+        };
         let served = async {
-            self.admin.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(self.admin.try_clone()?)?;
+            admin.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(admin)?;
             let api = self.api.clone();
-            axum::serve(listener, api.into_make_service_with_connect_info::<SocketAddr>()).await
+            axum::serve(listener, api.into_make_service_with_connect_info::<SocketAddr>())
+                .with_graceful_shutdown(ended(ends.clone()))
+                .await
+        };
+        let bound = async {
+            ended(ends.clone()).await;
+            tokio::time::sleep(limits::API_END).await;
         };
         tokio::select! {
             outcome = served => {
@@ -46,31 +65,23 @@ impl Control {
                     tracing::error!(%error, "the admin API ended");
                 }
             }
-            () = stopped => {}
+            () = bound => tracing::warn!("requests to the admin API were cut off"),
         }
     }
 
     /// Prints the one line that scripts wait for, when a request would be served.
-    async fn say_ready(&self, mut stop: ShutdownWatch) {
+    async fn say_ready(&self, mut ends: watch::Receiver<bool>) {
         let ready = async {
+            self.stages.serving.taken().await;
             self.context.health.ready().await;
-            let mut own = self.public_addr;
-            if own.ip().is_unspecified() {
-                own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            }
-            while tokio::net::TcpStream::connect(own).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            let admin = self.admin.local_addr();
             println!(
                 "grid ready public=http://{} admin=http://{}",
-                self.public_addr,
-                admin.map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
+                self.public_addr, self.admin_addr
             );
         };
         tokio::select! {
             () = ready => {}
-            _ = stop.wait_for(|stop| *stop) => {}
+            _ = ends.wait_for(|ends| *ends) => {}
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What a gateway needs of the other side of a request, whichever version of HTTP it speaks.
 
-use std::{io, net::IpAddr};
+use std::{borrow::Cow, io, net::IpAddr};
 
 use bytes::Bytes;
 use http::StatusCode;
 use pingora_core::protocols::Stream;
 
-use crate::{denial::Denial, fields::Fields, flow::Flow, origin::Proxies};
+use crate::{denial::Denial, fields::Fields, flow::Flow, origin::Proxies, request::Request};
 
 /// Who asks one request.
 pub(crate) trait Client: Send {
@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) scheme: &'static str,
     /// What it says of its clients is believed.
     pub(crate) is_proxy: bool,
+    /// It is a process of ours, which says with each request who asked it.
+    pub(crate) passes_on: bool,
 }
 
 impl Peer {
@@ -64,6 +66,28 @@ impl Peer {
             source: address.map(|ip| ip.to_string()).unwrap_or_default(),
             scheme: if stream.get_ssl_digest().is_some() { "https" } else { "http" },
             is_proxy: address.is_some_and(|ip| proxies.has(ip)),
+            passes_on: false,
         }
+    }
+
+    /// A process that passes on what others ask.
+    pub(crate) fn passing_on() -> Self {
+        Self { scheme: "http", passes_on: true, ..Self::default() }
+    }
+
+    /// Who asked a request: this one, or who it says.
+    pub(crate) fn behind(&self, request: &Request) -> Cow<'_, Self> {
+        if !self.passes_on {
+            return Cow::Borrowed(self);
+        }
+        let told = |name| std::str::from_utf8(request.fields.get(name)?).ok();
+        let source = told("x-grid-source-ip").unwrap_or_default();
+        Cow::Owned(Self {
+            address: source.parse().ok(),
+            source: source.to_owned(),
+            scheme: if told("x-grid-scheme") == Some("https") { "https" } else { "http" },
+            is_proxy: false, // it was asked already whom it names
+            passes_on: true,
+        })
     }
 }

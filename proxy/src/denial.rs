@@ -57,6 +57,7 @@ impl From<Refusal> for Denial {
             Refusal::NoReplica => Denial::NoReplica,
             Refusal::Obstacle(obstacle) => Denial::Obstacle(obstacle),
             Refusal::Deleted => Denial::NotFound,
+            Refusal::Released => Denial::Stopping,
         }
     }
 }

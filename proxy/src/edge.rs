@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     pool::{Note, Pool},
     route::Routes,
+    stages::{Loss, Stages, Step},
     tls::Domains,
 };
 
@@ -45,15 +46,18 @@ pub(crate) struct Edge {
     /// After so long without a request a replica is idle.
     pub(crate) idle_after: Duration,
     pub(crate) metrics: Arc<Metrics>,
+    /// Taken when every route has been read.
+    pub(crate) known: Step,
+    pub(crate) stages: Arc<Stages>,
 }
 
-/// Follows the store until `stop` turns true.
+/// Follows the store until `stop` turns true, or the replicas are for another process.
 pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
     let (notes, inbox) = mpsc::unbounded_channel();
     let mut reporter = JoinSet::new();
-    reporter.spawn(report(edge.store.clone(), edge.metrics.clone(), inbox));
+    reporter.spawn(report(edge.clone(), inbox));
     let mut picture = Picture {
-        edge,
+        edge: edge.clone(),
         notes,
         pools: HashMap::new(),
         homes: HashMap::new(),
@@ -61,6 +65,7 @@ pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
     };
     tokio::select! {
         () = picture.keep_up() => {}
+        () = edge.stages.released.taken() => picture.release(),
         _ = stop.wait_for(|stop| *stop) => {}
     }
 }
@@ -84,6 +89,7 @@ impl Picture {
                 tokio::time::sleep(STORE_RETRY).await;
                 continue;
             }
+            self.edge.known.take();
             loop {
                 tokio::select! {
                     hint = hints.recv() => match hint {
@@ -100,6 +106,14 @@ impl Picture {
                     Some(_) = self.tasks.join_next() => {}
                 }
             }
+        }
+    }
+
+    /// Gives all replicas up. Requests that run keep theirs to their end.
+    fn release(&mut self) {
+        self.tasks.abort_all();
+        for pool in self.pools.values() {
+            pool.release();
         }
     }
 
@@ -187,15 +201,17 @@ impl Picture {
     }
 }
 
-/// Carries notes to the store, in their order.
-async fn report(
-    store: Arc<dyn Store>,
-    metrics: Arc<Metrics>,
-    mut inbox: mpsc::UnboundedReceiver<Note>,
-) {
+/// Carries notes to the store, in their order. When it is another process's store, that one learns
+/// which replicas not to use again.
+async fn report(edge: Arc<Edge>, mut inbox: mpsc::UnboundedReceiver<Note>) {
+    let store = &edge.store;
     while let Some(note) = inbox.recv().await {
-        if let Note::Seen { seen: Seen::Gone { cause }, .. } = &note {
-            metrics.gone(*cause);
+        if let Note::Seen { service, replica, seen: Seen::Gone { cause }, .. } = &note {
+            edge.metrics.gone(*cause);
+            let loss = Loss { service: *service, replica: replica.clone(), cause: *cause };
+            if edge.stages.bequeath(loss) {
+                continue;
+            }
         }
         let outcome = match &note {
             Note::Seen { service, replica, seen, demand } => {

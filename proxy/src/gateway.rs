@@ -1,20 +1,10 @@
 //! A public request's way, from its head to its answer.
 
-use std::{
-    io::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use control::service::GoneCause;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     admit,
@@ -27,13 +17,18 @@ use crate::{
     link::Link,
     observe::{Observer, Record},
     origin::Proxies,
-    pool::{Lease, Turn},
+    pool::{Lease, Refusal, Turn},
     rate::ClientRates,
     request::Request,
     respond::{self, Answer, Timing},
     route::{Routes, Target},
     tls::Plain,
+    traffic::Traffic,
+    upgrade::hatch,
 };
+
+/// What another process may take beyond the bounds of a request, which are its own.
+const PASSING_ON: Duration = Duration::from_secs(10);
 
 /// The bounds that settings may move.
 #[derive(Debug, Clone)]
@@ -57,52 +52,6 @@ pub(crate) struct Gateway {
     pub(crate) observer: Arc<Observer>,
 }
 
-/// What runs at this moment, and whether new requests are taken. Who stops and who ends last must
-/// see each other: the orderings are sequentially consistent.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    stopping: AtomicBool,
-    running: AtomicUsize,
-    /// Woken when the last request ends while stopping.
-    ended: Notify,
-}
-
-struct Running(Arc<Traffic>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let last = self.0.running.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.0.stopping() {
-            self.0.ended.notify_one();
-        }
-    }
-}
-
-impl Traffic {
-    fn enter(self: &Arc<Self>) -> Running {
-        self.running.fetch_add(1, Ordering::SeqCst);
-        Running(self.clone())
-    }
-
-    /// Whether new requests are refused.
-    pub(crate) fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    /// Requests that run now.
-    pub(crate) fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
-    }
-
-    /// Refuses new requests from now on, and waits until none runs.
-    pub(crate) async fn finish(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        while self.running() > 0 {
-            self.ended.notified().await;
-        }
-    }
-}
-
 impl Gateway {
     /// One that does nothing beside passing on.
     #[cfg(any(test, fuzzing))]
@@ -121,8 +70,9 @@ impl Gateway {
     /// Answers one request.
     pub(crate) async fn answer<C: Client>(&self, client: &mut C, request: &Request, peer: &Peer) {
         let _running = self.traffic.enter();
+        let peer = &*peer.behind(request);
         let peer = &*self.proxies.origin(peer, &request.fields);
-        let request_id = admit::request_id(request);
+        let request_id = admit::request_id(request, peer);
         let mut record = self.observer.begin(request);
         match self.serve(client, request, peer, &request_id, &mut record).await {
             Ok(answer) => {
@@ -146,7 +96,7 @@ impl Gateway {
         denial: Denial,
     ) {
         let _running = self.traffic.enter();
-        let request_id = admit::request_id(request);
+        let request_id = admit::request_id(request, peer);
         let mut record = self.observer.begin(request);
         self.deny(client, request, &denial, &request_id, &mut record).await;
         self.observer.end(record, request, peer, &request_id);
@@ -175,8 +125,11 @@ impl Gateway {
         request_id: &str,
         record: &mut Record<'_>,
     ) -> Result<Answer, Denial> {
-        if self.traffic.stopping() {
-            return Err(Denial::Stopping);
+        if let Some(next) = self.traffic.next() {
+            admit::head(request)?;
+            admit::length(request, self.bounds.body_bytes)?;
+            let body = self.body(client).await?;
+            return self.pass_on(next, request, peer, body, request_id, record).await;
         }
         if let Some(answer) = self.plain.answer(request, peer) {
             return Ok(answer);
@@ -188,10 +141,45 @@ impl Gateway {
         admit::length(request, self.bounds.body_bytes)?;
         let body = self.body(client).await?;
         record.request_bytes = body.len() as u64;
-        let mut lease = self.acquire(client, &target, &mut record.timing).await?;
+        let lease = self.acquire(client, &target, &mut record.timing).await?;
+        let Some(mut lease) = lease else {
+            let next = self.traffic.next().ok_or(Denial::Stopping)?;
+            return self.pass_on(next, request, peer, body, request_id, record).await;
+        };
         let mut link = lease.start().ok_or(Denial::Crashed)?;
         self.write_head(&mut link.wire, request, peer, record, body.len(), request_id);
         self.exchange(request, lease, link, body, &mut record.timing).await
+    }
+
+    /// Has the process that replaced this one answer, and tell what is to be told about it.
+    async fn pass_on(
+        &self,
+        next: &Path,
+        request: &Request,
+        peer: &Peer,
+        body: Bytes,
+        request_id: &str,
+        record: &mut Record<'_>,
+    ) -> Result<Answer, Denial> {
+        record.passed_on = true;
+        let write = |wire: &mut Vec<u8>| {
+            self.write_head(wire, request, peer, record, body.len(), request_id)
+        };
+        let within = self.bounds.queue_within + self.bounds.function_timeout + PASSING_ON;
+        let exchange::Answer { status, fields, body, .. } =
+            match hatch::pass(next, write, &request.method, &body, within).await {
+                Ok(answer) => answer,
+                Err(denial) => {
+                    record.passed_on = false; // so it is for us to tell
+                    return Err(denial);
+                }
+            };
+        let body = match body {
+            Begun::Whole { body, .. } => Body::Whole(body),
+            Begun::Absent { length, .. } => Body::Absent(length),
+            Begun::Rest(rest) => Body::Flow(self.let_flow(rest, None)),
+        };
+        Ok(Answer { status, fields, body })
     }
 
     async fn body<C: Client>(&self, client: &mut C) -> Result<Bytes, Denial> {
@@ -200,20 +188,27 @@ impl Gateway {
         read.unwrap_or(Err(Denial::BodyTimeout(within)))
     }
 
-    /// A free replica, or one for which the request waits its turn, as long as its client stays.
+    /// A free replica, or one for which the request waits its turn, as long as its client stays. None
+    /// when another process has them.
     async fn acquire<C: Client>(
         &self,
         client: &mut C,
         target: &Target,
         timing: &mut Timing,
-    ) -> Result<Lease, Denial> {
-        let mut place = match target.pool.enter()? {
-            Turn::Now(lease) => return Ok(lease),
-            Turn::Later(place) => place,
+    ) -> Result<Option<Lease>, Denial> {
+        let mut place = match target.pool.enter() {
+            Ok(Turn::Now(lease)) => return Ok(Some(lease)),
+            Ok(Turn::Later(place)) => place,
+            Err(Refusal::Released) => return Ok(None),
+            Err(refusal) => return Err(refusal.into()),
         };
         let asked = Instant::now();
         let turn = tokio::select! {
-            turn = place.turn(asked + self.bounds.queue_within) => turn.map_err(Denial::from),
+            turn = place.turn(asked + self.bounds.queue_within) => match turn {
+                Ok(lease) => Ok(Some(lease)),
+                Err(Refusal::Released) => return Ok(None),
+                Err(refusal) => Err(refusal.into()),
+            },
             () = client.gone() => Err(Denial::ClientGone),
         };
         let waited = asked.elapsed();
@@ -255,7 +250,7 @@ impl Gateway {
                 lease.settle(link);
                 Body::Absent(length)
             }
-            Begun::Rest(rest) => Body::Flow(self.let_flow(rest, lease)),
+            Begun::Rest(rest) => Body::Flow(self.let_flow(rest, Some(lease))),
         };
         match body {
             // A function's own failure becomes a denial: its details are not for the public.
@@ -273,13 +268,14 @@ impl Gateway {
 
     /// Reads the rest of a long answer beside the client's reading of it. The task ends at the
     /// deadline of the exchange at the latest, and who stops waits for it.
-    fn let_flow(&self, rest: Rest, lease: Lease) -> Flow {
+    fn let_flow(&self, rest: Rest, lease: Option<Lease>) -> Flow {
         let (source, flow) = flow::flow(rest.length());
         let running = self.traffic.enter();
         tokio::spawn(async move {
-            match rest.pump(source).await {
-                Ok(link) => lease.settle(link),
-                Err(fault) => give_up(lease, &fault),
+            match (rest.pump(source).await, lease) {
+                (Ok(link), Some(lease)) => lease.settle(link),
+                (Err(fault), Some(lease)) => give_up(lease, &fault),
+                (_, None) => {}
             }
             drop(running);
         });
@@ -314,11 +310,13 @@ impl Gateway {
         let own = hop::Named::of(&request.fields);
         for (name, value) in request.fields.iter() {
             let passes = name != b"host" && hop::passes(name) && !own.names(name);
-            if passes && !record.trace.replaces(name) {
+            if passes && (record.passed_on || !record.trace.replaces(name)) {
                 write_field(wire, name, value);
             }
         }
-        write_field(wire, b"traceparent", &record.trace.traceparent());
+        if !record.passed_on {
+            write_field(wire, b"traceparent", &record.trace.traceparent());
+        }
         // A Vec takes everything.
         let _ = write!(wire, "content-length: {body_bytes}\r\n");
         let _ =

@@ -23,6 +23,7 @@ use crate::{
     head::Scan,
     request::{Request, Version},
     room,
+    traffic::{Patience, Traffic},
 };
 
 /// Bytes of a head beside target and headers: method, version and line ends.
@@ -36,10 +37,11 @@ const AHEAD: usize = 64 * 1024;
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(stream: Stream, gateway: &Gateway, peer: &Peer) {
-    let mut connection = Connection::new(stream);
+    let mut connection = Connection::new(stream, &gateway.traffic);
+    let mut patience = gateway.traffic.patience();
     let mut request = Request::default();
     loop {
-        match connection.next(&mut request).await {
+        match connection.next(&mut request, &mut patience).await {
             Ok(()) => gateway.answer(&mut connection, &request, peer).await,
             Err(End::Quiet) => return,
             Err(End::Refused(denial)) => {
@@ -53,8 +55,9 @@ pub(crate) async fn serve(stream: Stream, gateway: &Gateway, peer: &Peer) {
     }
 }
 
-struct Connection {
+struct Connection<'a> {
     stream: Stream,
+    traffic: &'a Traffic,
     /// What came and has not been used yet.
     buffer: BytesMut,
     out: Vec<u8>,
@@ -85,10 +88,11 @@ enum End {
     Refused(Denial),
 }
 
-impl Connection {
-    fn new(stream: Stream) -> Self {
+impl<'a> Connection<'a> {
+    fn new(stream: Stream, traffic: &'a Traffic) -> Self {
         Self {
             stream,
+            traffic,
             buffer: BytesMut::new(),
             out: Vec::new(),
             version: Version::Http11,
@@ -99,9 +103,11 @@ impl Connection {
     }
 
     /// Waits for the next request and reads its head.
-    async fn next(&mut self, request: &mut Request) -> Result<(), End> {
+    async fn next(&mut self, request: &mut Request, patience: &mut Patience) -> Result<(), End> {
         request.clear();
-        if !self.has_begun() && !timeout(limits::KEEP_ALIVE, self.begins()).await.unwrap_or(false) {
+        let begun = self.has_begun()
+            || patience.wait(limits::KEEP_ALIVE, self.begins()).await.unwrap_or(false);
+        if !begun {
             return Err(End::Quiet);
         }
         let mut scan = Scan::default();
@@ -306,7 +312,7 @@ impl Connection {
     }
 }
 
-impl Client for Connection {
+impl Client for Connection<'_> {
     async fn body(&mut self, most_bytes: usize) -> Result<Bytes, Denial> {
         match std::mem::replace(&mut self.body, Framing::Lost) {
             Framing::Length(0) => {
@@ -343,7 +349,7 @@ impl Client for Connection {
     }
 
     async fn send(&mut self, reply: Reply<'_>) -> io::Result<()> {
-        self.keep &= !reply.last && self.can_drain();
+        self.keep &= !reply.last && !self.traffic.leaving() && self.can_drain();
         let sent = self.write_reply(reply).await;
         if sent.is_err() {
             self.lose();

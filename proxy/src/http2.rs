@@ -45,8 +45,10 @@ pub(crate) async fn serve(stream: Stream, gateway: &Arc<Gateway>, peer: Peer) {
     };
     let peer = Arc::new(peer);
     let mut running = JoinSet::new();
+    let mut patience = gateway.traffic.patience();
     let mut leaving = false;
     loop {
+        let rest = if leaving { limits::LINGER } else { limits::KEEP_ALIVE };
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
@@ -56,16 +58,17 @@ pub(crate) async fn serve(stream: Stream, gateway: &Arc<Gateway>, peer: Peer) {
                 Some(Err(_)) | None => break,
             },
             Some(_) = running.join_next() => {}
-            () = tokio::time::sleep(limits::KEEP_ALIVE), if running.is_empty() => {
+            () = patience.left() => {
+                if !std::mem::replace(&mut leaving, true) {
+                    connection.graceful_shutdown();
+                }
+            }
+            () = tokio::time::sleep(rest), if running.is_empty() => {
                 if std::mem::replace(&mut leaving, true) {
                     break; // the client did not go when it was asked to
                 }
                 connection.graceful_shutdown();
             }
-        }
-        if gateway.traffic.stopping() && !leaving {
-            leaving = true;
-            connection.graceful_shutdown();
         }
     }
     // A client that has gone does not end what its functions do; each has its deadline.

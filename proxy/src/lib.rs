@@ -39,10 +39,14 @@ mod respond;
 mod room;
 mod route;
 mod serve;
+mod sockets;
 mod spans;
+mod stages;
 mod stop;
 mod tls;
 mod trace;
+mod traffic;
+mod upgrade;
 #[cfg(test)]
 mod wire;
 
@@ -53,12 +57,28 @@ use control::{
     doctor,
 };
 
+use upgrade::predecessor::Inherited;
+
 /// Runs a command line to its end.
 pub fn main() -> ExitCode {
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("grid: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let predecessor = inherited.predecessor.clone();
+    let say = |error: &dyn std::fmt::Display| {
+        eprintln!("grid: {error}");
+        if let Some(predecessor) = &predecessor {
+            predecessor.fail(&error.to_string());
+        }
+    };
     let command = match config::from_process() {
         Ok(command) => command,
         Err(error) => {
-            eprintln!("grid: {error}");
+            say(&error);
             return ExitCode::from(2);
         }
     };
@@ -69,7 +89,8 @@ pub fn main() -> ExitCode {
             print!("{text}");
             Ok(())
         }
-        Command::Serve(config) => serve::run(&config),
+        Command::Serve(config) => serve::run(&config, inherited),
+        Command::Upgrade(config) => upgrade::ask(&config).map(|done| println!("{done}")),
         Command::Doctor(config) => match examine(&config) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
@@ -79,7 +100,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("grid: {error}");
+            say(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,9 +1,14 @@
 //! The public listener as a Pingora service.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::fd::IntoRawFd,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use control::{config::Config, context::Context, store::Store};
+use control::{config::Config, context::Context, health::Dependency, store::Store};
 use pingora_core::{
     apps::ServerApp,
     listeners::{L4BufferSettings, ListenerConfig},
@@ -16,21 +21,35 @@ use crate::{
     client::Peer,
     door::Door,
     edge::{self, Edge},
-    gateway::{Bounds, Gateway, Traffic},
+    gateway::{Bounds, Gateway},
     http1, http2,
     metrics::Speaks,
     observe::Observer,
     origin::Proxies,
     rate::{ClientRates, Rate},
     route::Routes,
+    stages::{Stages, Step},
     tls::Tls,
+    traffic::Traffic,
+    upgrade::hatch,
 };
+
+/// A listener and where it listens.
+pub(crate) type Bound = (SocketAddr, TcpListener);
 
 /// The public listener together with the tasks that feed it. They share one runtime, because the
 /// replicas' connections belong to the runtime that accepted them.
 pub(crate) struct EdgeService {
     edge: Arc<Edge>,
+    gateway: Arc<Gateway>,
+    stages: Arc<Stages>,
     inner: Service<Front>,
+    /// Each with the address that `inner` knows it by.
+    listeners: Vec<(String, TcpListener)>,
+    closed: ShutdownWatch,
+    hatch: PathBuf,
+    /// Another process serves until this one does.
+    relieves: bool,
 }
 
 impl EdgeService {
@@ -38,21 +57,22 @@ impl EdgeService {
         config: &Config,
         context: &Context,
         traffic: &Arc<Traffic>,
+        stages: &Arc<Stages>,
         observer: Observer,
-        public_addr: SocketAddr,
-        https: Option<(SocketAddr, &Tls)>,
+        (public_addr, public): Bound,
+        https: Option<(Bound, &Tls)>,
+        hatch: PathBuf,
     ) -> pingora_core::Result<Self> {
         let routes = Arc::new(Routes::new(Rate::new(config.service_rate, config.service_burst)));
         let proxies = Arc::new(Proxies::new(&config.trusted_proxies));
         let door = Arc::new(Door::new(config, proxies.clone()));
         let observer = Arc::new(observer);
-        let gateway = Gateway {
+        let tls = https.as_ref().map(|((addr, _), tls)| (addr, *tls));
+        let gateway = Arc::new(Gateway {
             observer: observer.clone(),
             routes: routes.clone(),
             traffic: traffic.clone(),
-            plain: https
-                .map(|(addr, tls)| tls.plain(&config.https, addr.port()))
-                .unwrap_or_default(),
+            plain: tls.map(|(addr, tls)| tls.plain(&config.https, addr.port())).unwrap_or_default(),
             rates: ClientRates::new(Rate::new(config.client_rate, config.client_burst)),
             proxies,
             bounds: Bounds {
@@ -62,30 +82,42 @@ impl EdgeService {
                 function_timeout: config.function_timeout,
                 queue_within: config.queue_wait,
             },
-        };
-        let mut inner = Service::new(
-            "edge".to_owned(),
-            Front { gateway: Arc::new(gateway), door: door.clone() },
-        );
+        });
+        let domains = tls.and_then(|(_, tls)| tls.domains());
+        let mut inner =
+            Service::new("edge".to_owned(), Front { gateway: gateway.clone(), door: door.clone() });
         inner.endpoints().set_pre_tls_callback(door);
         // Requests are read into buffers of their own: another copy on the way would be for nothing.
         let listener = ListenerConfig::tcp(public_addr.to_string());
         inner.add_listener(listener.l4_buffer(L4BufferSettings::unbuffered()));
         inner.threads = Some(config.edge_threads);
-        if let Some((addr, tls)) = https {
+        let mut listeners = vec![(public_addr.to_string(), public)];
+        if let Some(((addr, listener), tls)) = https {
             inner.add_tls_with_settings(&addr.to_string(), None, tls.listener()?);
+            listeners.push((addr.to_string(), listener));
         }
         let edge = Edge {
             store: context.store.clone() as Arc<dyn Store>,
             routes,
-            domains: https.and_then(|(_, tls)| tls.domains()),
+            domains,
             run_dir: context.run_dir.clone(),
             health: context.health.clone(),
             queue_length: config.queue_length,
             idle_after: config.idle,
             metrics: observer.metrics.clone(),
+            known: Step::default(),
+            stages: stages.clone(),
         };
-        Ok(Self { edge: Arc::new(edge), inner })
+        Ok(Self {
+            edge: Arc::new(edge),
+            gateway,
+            stages: stages.clone(),
+            inner,
+            listeners,
+            closed: stages.closed.watch(),
+            hatch,
+            relieves: context.settings.handed_over,
+        })
     }
 }
 
@@ -98,6 +130,7 @@ struct Front {
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let _connection = self.gateway.traffic.connect();
         let stream = self.door.admit(stream).await?;
         let peer = Peer::of(&stream, &self.gateway.proxies);
         let metrics = &self.gateway.observer.metrics;
@@ -115,6 +148,52 @@ impl ServerApp for Front {
     }
 }
 
+impl EdgeService {
+    /// Accepts, when it is known who is called how, until this process accepts no more.
+    async fn serve(&mut self, fds: Option<ListenFds>, mut stop: ShutdownWatch, per_fd: usize) {
+        let mut closed = self.closed.clone();
+        let ready = async {
+            self.edge.known.taken().await;
+            if self.relieves {
+                // The other process has the replicas: there is no hurry.
+                self.edge.health.checked(Dependency::Engine).await;
+            }
+        };
+        tokio::select! {
+            () = ready => {}
+            _ = closed.wait_for(|closed| *closed) => return,
+        }
+        if let Some(fds) = &fds {
+            // Pingora binds what it does not find here.
+            for (address, listener) in self.listeners.drain(..) {
+                match listener.set_nonblocking(true) {
+                    Ok(()) => fds.lock().add(address, listener.into_raw_fd()),
+                    Err(error) => tracing::error!(address, %error, "this listener is not used"),
+                }
+            }
+        }
+        let passed_on = async {
+            match hatch::open(&self.hatch) {
+                Ok(hatch) => {
+                    tokio::select! {
+                        () = hatch::serve(hatch, self.gateway.clone()) => {}
+                        _ = stop.wait_for(|stop| *stop) => {}
+                    }
+                }
+                Err(error) => {
+                    let path = self.hatch.display();
+                    tracing::error!(%path, %error, "the private socket cannot be opened: grid upgrade will not work");
+                }
+            }
+        };
+        tokio::join!(
+            passed_on,
+            self.inner.start_service(fds, self.closed.clone(), per_fd),
+            async { self.stages.serving.take() },
+        );
+    }
+}
+
 #[async_trait]
 impl ServiceTrait for EdgeService {
     async fn start_service(
@@ -125,7 +204,7 @@ impl ServiceTrait for EdgeService {
     ) {
         tokio::join!(
             edge::follow(self.edge.clone(), stop.clone()),
-            self.inner.start_service(fds, stop, listeners_per_fd),
+            self.serve(fds, stop, listeners_per_fd),
         );
     }
 

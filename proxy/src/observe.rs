@@ -39,6 +39,8 @@ pub(crate) struct Record<'a> {
     /// None when it reached no function.
     pub(crate) target: Option<Arc<Target>>,
     pub(crate) timing: Timing,
+    /// Another process answers, and tells all this.
+    pub(crate) passed_on: bool,
     /// Whether the client is told the timing.
     pub(crate) shows_timing: bool,
     /// The status, and `ok`, `function` for a function's own 5xx, a denial's code, or what kept
@@ -90,6 +92,7 @@ impl Observer {
             trace: Trace::of(&request.fields, self.sampled),
             target: None,
             timing: Timing::default(),
+            passed_on: false,
             shows_timing: self.server_timing,
             outcome: GONE,
             request_bytes: 0,
@@ -100,6 +103,9 @@ impl Observer {
 
     /// It has ended, one way or the other.
     pub(crate) fn end(&self, record: Record<'_>, request: &Request, peer: &Peer, id: &str) {
+        if record.passed_on {
+            return;
+        }
         self.metrics.end(&record);
         if let Some(log) = &self.access_log
             && log.takes(&record)

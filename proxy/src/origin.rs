@@ -54,6 +54,7 @@ impl Proxies {
             source: address.to_string(),
             scheme,
             is_proxy: self.has(address),
+            passes_on: false,
         })
     }
 
@@ -113,6 +114,7 @@ mod tests {
             source: address.to_owned(),
             scheme: "http",
             is_proxy: proxies().has(ip),
+            passes_on: false,
         }
     }
 

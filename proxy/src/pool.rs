@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     Obstacle(Obstacle),
     /// The function was deleted.
     Deleted,
+    /// Another process has its replicas.
+    Released,
 }
 
 /// One function's replicas and queue.
@@ -58,6 +60,7 @@ pub(crate) struct Pool {
 struct State {
     live: Option<DeploymentId>,
     deleted: bool,
+    released: bool,
     obstacle: Option<Obstacle>,
     /// Every connected replica.
     members: HashMap<ReplicaId, Member>,
@@ -90,6 +93,7 @@ pub(crate) struct Lease {
     replica: ReplicaId,
     link: Option<Link>,
     used: bool,
+    retired: bool,
     /// Set for a health check, which is no work: the replica has rested since then.
     rested_since: Option<Instant>,
 }
@@ -123,6 +127,9 @@ impl Pool {
     /// A free replica, or a place in the queue.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Turn, Refusal> {
         let mut state = self.state.lock();
+        if state.released {
+            return Err(Refusal::Released);
+        }
         if state.deleted {
             return Err(Refusal::Deleted);
         }
@@ -150,6 +157,9 @@ impl Pool {
     /// A replica called home and its code is loaded.
     pub(crate) fn join(self: &Arc<Self>, id: ReplicaId, deployment: DeploymentId, link: Link) {
         let mut state = self.state.lock();
+        if state.released {
+            return;
+        }
         let member = Member {
             deployment,
             draining: false,
@@ -165,7 +175,23 @@ impl Pool {
     /// A replica's connection ended. False when the pool had given it up before.
     pub(crate) fn leave(&self, id: &ReplicaId, cause: GoneCause) -> bool {
         let mut state = self.state.lock();
+        if state.released {
+            // It is no member any more, but must not become one of another process either.
+            self.note_seen(&mut state, id, Seen::Gone { cause });
+        }
         self.remove(&mut state, id, cause)
+    }
+
+    /// Gives all replicas up: another process has them. Those that work go when they have done so,
+    /// and who waits has to ask there.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.lock();
+        state.released = true;
+        state.free.clear();
+        state.members.clear();
+        for waiting in state.waiting.drain(..) {
+            let _ = waiting.send(Err(Refusal::Released)); // it may have gone
+        }
     }
 
     /// Takes one replica out of its rest, if it is free: for its health check.
@@ -309,6 +335,7 @@ impl Pool {
             replica: grant.replica,
             link: Some(grant.link),
             used: false,
+            retired: false,
             rested_since: None,
         }
     }
@@ -375,7 +402,8 @@ impl Lease {
     }
 
     /// The replica cannot be used again.
-    pub(crate) fn retire(self, cause: GoneCause) {
+    pub(crate) fn retire(mut self, cause: GoneCause) {
+        self.retired = true;
         self.pool.leave(&self.replica, cause);
     }
 }
@@ -389,6 +417,7 @@ impl Drop for Lease {
                 self.pool.settle(&mut self.pool.state.lock(), grant, since);
             }
             // After `retire` there is nothing left to leave.
+            _ if self.retired => {}
             _ => drop(self.pool.leave(&self.replica, GoneCause::Garbled)),
         }
     }

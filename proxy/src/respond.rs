@@ -97,7 +97,7 @@ pub(crate) async fn deny<C: Client>(
 /// What every answer carries.
 fn sign(fields: &mut Fields, request_id: &str, record: &Record<'_>) {
     fields.push("x-request-id", request_id.as_bytes());
-    if record.shows_timing {
+    if record.shows_timing && !record.passed_on {
         time(fields, &record.timing);
     }
 }

@@ -2,8 +2,11 @@
 
 use std::{
     io::IsTerminal,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ use control::{
     store::embedded::Embedded,
     token,
 };
+use parking_lot::Mutex;
 use pingora_core::{
     server::{RunArgs, Server, configuration::ServerConf},
     services::background::background_service,
@@ -33,14 +37,20 @@ use tokio::sync::Semaphore;
 use crate::{
     access_log::AccessLog,
     background::Control,
-    gateway::Traffic,
-    listen::EdgeService,
+    listen::{Bound, EdgeService},
     metrics::{self, Metrics},
     observe::Observer,
+    sockets::Sockets,
     spans::Spans,
-    stop::Signals,
+    stages::{Stages, UntilControlEnds},
+    stop::Life,
     tls::{self, Tls, TlsError},
+    traffic::Traffic,
+    upgrade::{predecessor::Inherited, successor::Handover},
 };
+
+/// What an end may take beyond the bounds of the requests that it waits for.
+const SLACK: Duration = Duration::from_secs(15);
 
 /// Names the DNS servers of this machine.
 const HOST_DNS: &str = "/etc/resolv.conf";
@@ -49,29 +59,43 @@ const HOST_DNS: &str = "/etc/resolv.conf";
 type Startup<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Serves until a signal.
-pub(crate) fn run(config: &Config) -> Startup<()> {
+pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     log(config)?;
     if config.role != Role::All {
         return Err("GRID_ROLE: the parts can only be split over a Redis store, which this version does not have yet; use --role all".into());
     }
     let runtimes = Runtimes::load(config.share_dir())?;
-    let admin = reserve("GRID_ADMIN_ADDR", config.admin_addr)?;
-    let public = reserve("GRID_HTTP_ADDR", config.http_addr)?;
-    let public_addr = public.local_addr()?;
-    let https = config.https.addr.get().map(|addr| reserve("GRID_HTTPS_ADDR", addr)).transpose()?;
-    let https_addr = https.as_ref().map(TcpListener::local_addr).transpose()?;
-    // Pingora binds its listeners itself, so that it can hand them over in an upgrade.
-    drop((public, https));
-
-    let store = Embedded::open(&config.data_dir)?;
-    let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
-    let tls = https_addr
-        .map(|addr| Ok::<_, TlsError>((addr, Tls::open(&config.https, &config.data_dir)?)));
+    let Inherited { listeners, predecessor } = inherited;
+    let sockets = Arc::new(Sockets::with(listeners));
+    let listen = |setting: &str, address: SocketAddr| -> Startup<Bound> {
+        let listener = sockets.listen(setting, address)?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let admin = listen("GRID_ADMIN_ADDR", config.admin_addr)?;
+    let public = listen("GRID_HTTP_ADDR", config.http_addr)?;
+    let https = config.https.addr.get().map(|addr| listen("GRID_HTTPS_ADDR", addr)).transpose()?;
+    for address in sockets.close_unused() {
+        tracing::warn!(%address, "a listener was handed over that no setting names");
+    }
+    let dir = &config.data_dir;
+    std::fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
+    let tls = https.map(|bound| {
+        Ok::<_, TlsError>((bound, Arc::new(Tls::open(&config.https, &config.data_dir)?)))
+    });
     let tls = tls.transpose()?;
     let seccomp = Profile::load(config.share_dir())?.security_opt().into();
     let dns = dns(config)?;
+
+    // From here on only the store can stop the start.
+    if let Some(predecessor) = &predecessor {
+        predecessor.take_over(&config.data_dir)?;
+    }
+    let store = Embedded::open(&config.data_dir)?;
+    let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
     let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
-    let parts = Parts::new(config, store, engine, runtimes, Protection { seccomp, dns });
+    let handed_over = predecessor.is_some();
+    let protection = Protection { seccomp, dns };
+    let parts = Parts::new(config, store.clone(), engine, runtimes, protection, handed_over);
 
     let metrics = Arc::new(Metrics::new(parts.context.clone()));
     let access_log = AccessLog::open(&config.observe, &metrics)?;
@@ -80,7 +104,9 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
     let (spans, sending) = spans.unzip();
     let observer = Observer::new(&config.observe, metrics.clone(), access_log.clone(), spans);
 
-    let traffic = Arc::new(Traffic::default());
+    let (traffic, stages) = (Arc::new(Traffic::default()), Arc::new(Stages::default()));
+    let handover = Handover::new(&config.data_dir, sockets.clone(), stages.clone(), store);
+    let hatch = handover.place.hatch();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(background_service(
@@ -96,37 +122,56 @@ pub(crate) fn run(config: &Config) -> Startup<()> {
                 denied: parts.context.denied.clone(),
                 auth: Authenticator::new(token),
                 limits: ApiLimits { code_bytes: config.code_bytes },
-                public_url: PublicUrl::http(public_addr.port()),
+                public_url: PublicUrl::http(public.0.port()),
             })
             .merge(metrics::router(metrics.clone())),
-            admin,
-            public_addr,
+            stages: stages.clone(),
+            admin_addr: admin.0,
+            admin: Mutex::new(Some(admin.1)),
+            public_addr: public.0,
         },
     ));
-    let https = tls.as_ref().map(|(addr, tls)| (*addr, tls));
+    if let Some(((addr, _), tls)) = &tls {
+        tracing::info!("HTTPS is served at {addr}");
+        tls::show(tls.clone(), &metrics);
+        let (service, stages) = (tls.clone(), stages.clone());
+        let certificates = UntilControlEnds { service, stages };
+        server.add_service(background_service("certificates", certificates));
+    }
+    let (https, tls) = tls.unzip();
     server.add_service(EdgeService::new(
         config,
         &parts.context,
         &traffic,
+        &stages,
         observer,
-        public_addr,
-        https,
+        public,
+        https.zip(tls.as_deref()),
+        hatch,
     )?);
-    if let Some((addr, tls)) = tls {
-        tracing::info!("HTTPS is served at {addr}");
-        let service = background_service("certificates", tls);
-        tls::show(service.task(), &metrics);
-        server.add_service(service);
-    }
-    let longest = config.queue_wait + config.function_timeout + Duration::from_secs(5);
-    server.run(RunArgs { shutdown_signal: Box::new(Signals::new(traffic, longest)) });
+    let lost = Arc::new(AtomicBool::new(false));
+    let life = Life {
+        traffic,
+        stages,
+        sockets,
+        health: parts.context.health.clone(),
+        store: parts.context.store.clone(),
+        handover,
+        predecessor,
+        longest: config.queue_wait + config.function_timeout + SLACK,
+        lost: lost.clone(),
+    };
+    server.run(RunArgs { shutdown_signal: Box::new(life) });
     if let Some(log) = access_log {
         log.flush();
     }
     if let Some(sending) = sending {
         sending.finish();
     }
-    tracing::info!("stopped; running replicas are adopted by the next start");
+    if lost.load(Ordering::SeqCst) {
+        return Err("an upgrade failed, and so did going back: start Grid again".into());
+    }
+    tracing::info!("stopped; running replicas are adopted by the next process");
     Ok(())
 }
 
@@ -148,6 +193,7 @@ impl Parts {
         engine: Arc<dyn Engine>,
         runtimes: Runtimes,
         protection: Protection,
+        handed_over: bool,
     ) -> Self {
         let instance = store.instance_id().clone();
         let names = runtimes.iter().map(|runtime| runtime.name.clone()).collect();
@@ -170,6 +216,7 @@ impl Parts {
                 replicas: config.max_replicas,
                 enforcement: config.egress_enforcement,
                 dns: protection.dns,
+                handed_over,
                 oci_runtimes: config.oci_runtimes.clone(),
                 seccomp: protection.seccomp,
             },
@@ -193,13 +240,6 @@ fn dns(config: &Config) -> Startup<resolver::Settings> {
     Ok(resolver::Settings { upstreams, policy: EgressPolicy::fixed() })
 }
 
-/// Binds an address, so that one that is taken stops the start with a clear line.
-fn reserve(setting: &str, address: SocketAddr) -> Startup<TcpListener> {
-    TcpListener::bind(address).map_err(|e| {
-        format!("{setting}: cannot listen on {address}: {e}; stop what listens there, or set {setting} to another address").into()
-    })
-}
-
 fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         // A single thread has nobody to steal from, and is cheaper without the precautions for it.
@@ -207,7 +247,7 @@ fn server_conf(config: &Config) -> ServerConf {
         // Its own timers have a thread that wakes a hundred times a second; the one wait that they are
         // used for here, that for a handshake, lasts a minute.
         fast_timeout_to_tokio_threshold_seconds: Some(1),
-        // `Signals` has waited for the requests already.
+        // `Life` has waited for the requests already.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()

@@ -18,5 +18,6 @@ mod h2_gone;
 mod h2_streams;
 mod hosts;
 mod idle;
+mod leaving;
 mod lines;
 mod paths;

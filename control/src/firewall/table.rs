@@ -32,7 +32,7 @@ pub(super) struct Kept {
 /// The held copy; gone when this is dropped.
 #[derive(Debug)]
 pub(super) struct Held {
-    _process: Child,
+    process: Child,
 }
 
 impl Kept {
@@ -83,8 +83,15 @@ impl Held {
             }
         };
         match tokio::time::timeout(HOLD, seen).await {
-            Ok(()) => Ok(Self { _process: process }),
+            Ok(()) => Ok(Self { process }),
             Err(_) => Err(NFT.error("does not keep a table that belongs to it (nft -i)")),
+        }
+    }
+
+    /// Takes it away: its name is free when this is over.
+    pub(super) async fn end(mut self) {
+        if let Err(error) = self.process.kill().await {
+            tracing::warn!(%error, "the process that holds a copy of the rules was not ended");
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -14,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// Pause after an `accept` that failed for want of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A resolver with its sockets.
 #[derive(Debug)]
@@ -51,11 +54,29 @@ impl Resolver {
                 _ => error.to_string(),
             })
         };
-        let tcp = TcpListener::bind(address).await.map_err(explain)?;
+        let tcp = tcp(address).map_err(explain)?;
         let address = tcp.local_addr().map_err(explain)?;
-        let udp = Arc::new(UdpSocket::bind(address).await.map_err(explain)?);
+        let udp = Arc::new(udp(address).map_err(explain)?);
         Ok(Listening { resolver: self, address, udp, tcp })
     }
+}
+
+/// A second Grid of the same user can bind beside the first: in an upgrade both answer for a while.
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// See [`tcp`].
+fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
 impl Listening {

@@ -22,6 +22,8 @@ pub enum Command {
     },
     /// What kept containers from being started is over.
     Retry,
+    /// Nothing more is to be begun; what is on its way comes to its end.
+    End,
     /// A container's process ended.
     Died(ReplicaId),
     /// A deployment wants a replica to try its code with.

@@ -74,7 +74,11 @@ impl Driver {
             }
             let now = Instant::now();
             let (machine, place) = match self.context.replicas.clone().try_acquire_owned() {
-                Ok(place) if container.running => (Machine::found(now, drain), Some(place)),
+                Ok(place) if container.running => {
+                    let handed_over = self.context.settings.handed_over;
+                    let found = if handed_over { Machine::handed_over } else { Machine::found };
+                    (found(now, drain), Some(place))
+                }
                 _ => (Machine::useless(drain), None),
             };
             let actions = machine.begin();

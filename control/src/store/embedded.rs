@@ -12,7 +12,7 @@ use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 use tokio::{sync::broadcast, task::spawn_blocking};
 
@@ -42,7 +42,8 @@ pub struct Embedded {
 }
 
 struct Shared {
-    database: Database,
+    /// None when it was closed.
+    database: RwLock<Option<Database>>,
     memory: Mutex<Memory>,
     changes: broadcast::Sender<Change>,
 }
@@ -76,7 +77,7 @@ impl Embedded {
         }
         Ok(Self {
             shared: Arc::new(Shared {
-                database,
+                database: RwLock::new(Some(database)),
                 memory: Mutex::new(memory),
                 changes: broadcast::Sender::new(HINTS),
             }),
@@ -90,6 +91,16 @@ impl Embedded {
         &self.instance
     }
 
+    /// Gives the file up, so that another process can open it: transactions that run come to their
+    /// end first, and later ones fail. What is in memory stays: the volatile verbs and `view` go on.
+    pub async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        let closed = spawn_blocking(move || drop(shared.database.write().take()));
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "the store was not closed in order");
+        }
+    }
+
     /// Runs one verb in one write transaction. It runs to its end even if the caller goes away.
     async fn write<T: Send + 'static>(
         &self,
@@ -101,7 +112,8 @@ impl Embedded {
         let shared = Arc::clone(&self.shared);
         blocking(operation, move || {
             let _turn = turn;
-            let mut transaction = shared.database.begin_write()?;
+            let database = shared.database.read();
+            let mut transaction = database.as_ref().ok_or_else(handed_over)?.begin_write()?;
             transaction.set_durability(durability)?;
             let (value, effect) = verb(&transaction)?;
             if matches!(effect, Effect::Nothing) {
@@ -121,7 +133,11 @@ impl Embedded {
         verb: impl FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
-        blocking(operation, move || verb(&shared.database.begin_read()?)).await
+        blocking(operation, move || {
+            let database = shared.database.read();
+            verb(&database.as_ref().ok_or_else(handed_over)?.begin_read()?)
+        })
+        .await
     }
 
     /// Runs one volatile verb, and tells the watchers when it says that it changed something.
@@ -155,6 +171,12 @@ impl Shared {
         // Fails when nobody watches, which is fine.
         let _ = self.changes.send(Change { service });
     }
+}
+
+fn handed_over() -> Fault {
+    Fault::Broken(
+        "this process has handed it over to the one that replaces it; ask again".to_owned(),
+    )
 }
 
 /// redb blocks, and a commit waits for the disk: neither belongs on an async worker.

@@ -21,7 +21,7 @@ const TOGETHER: usize = 16 * 1024;
 /// What is gathered of a flowing body before it is written.
 const GATHERED: usize = 64 * 1024;
 
-impl Connection {
+impl Connection<'_> {
     pub(super) async fn write_reply(&mut self, reply: Reply<'_>) -> io::Result<()> {
         let mut out = std::mem::take(&mut self.out);
         out.clear();

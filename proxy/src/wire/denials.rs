@@ -185,22 +185,3 @@ async fn failures_of_the_function() {
         assert_eq!(seen.field("connection"), None);
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn who_stops_takes_nothing_new_and_ends_connections() {
-    let world = World::new();
-    let mut replica = world.replica();
-    let (mut running, mut late) = (world.client(), world.client());
-    running.send(get("")).await;
-    replica.asked().await.expect("a request");
-    let traffic = world.gateway.traffic.clone();
-    let stop = tokio::spawn(async move { traffic.finish().await });
-    quiet().await;
-    let answer = late.ask(get("")).await;
-    assert_eq!(answer.short(), "503 stopping");
-    assert!(late.told().await.closed);
-    assert!(!stop.is_finished());
-    replica.answer("done").await;
-    assert_eq!(running.told().await.answers[0].body, b"done");
-    assert!(stop.is_finished());
-}

@@ -115,25 +115,3 @@ async fn a_running_request_is_no_idleness() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(client.is_usable().await);
 }
-
-#[tokio::test(start_paused = true)]
-async fn who_stops_finishes_streams_and_takes_no_more() {
-    let world = World::new();
-    let mut replica = world.replica();
-    let mut client = world.h2().await;
-    let running = client.open(request("GET", "/fn/f"), true).await;
-    replica.asked().await.expect("a request");
-    let traffic = world.gateway.traffic.clone();
-    let stop = tokio::spawn(async move { traffic.finish().await });
-    quiet().await;
-    let late = client.ask(request("GET", "/fn/f")).await.expect("an answer");
-    assert_eq!(late.short(), "503 stopping");
-    quiet().await;
-    replica.answer("done").await;
-    assert_eq!(running.answer().await.expect("an answer").body, b"done");
-    let H2 { open, driver, served } = client;
-    assert!(open.ready().await.is_err());
-    assert!(driver.await.expect("it ended").is_ok());
-    quiet().await;
-    assert!(served.is_finished() && stop.is_finished());
-}

@@ -1,6 +1,6 @@
 //! One function behind a gateway, its replicas' ends and its clients' ends.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use control::{
     name::{DeploymentId, FunctionName, PublicDomain, ReplicaId, ServiceId},
@@ -120,6 +120,12 @@ impl World {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let ours: Stream = Box::new(l4::stream::Stream::from(ours));
         Wire { stream: theirs, served: tokio::spawn(serve(ours)) }
+    }
+
+    /// Another edge serves behind a hatch from now on.
+    pub(super) fn pass_on_to(&self, hatch: &Path) {
+        self.gateway.traffic.pass_on_to(hatch.to_owned());
+        self.pool.release();
     }
 
     /// The replicas that have been given up since the last look, and why.

@@ -2,8 +2,9 @@
 //! made is removed when the test ends, and its log is shown when the test failed.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command},
     sync::{Arc, Mutex},
@@ -17,7 +18,7 @@ use crate::{
     docker,
     http::{Answer, Connection},
     lab,
-    process::{launch, launch_unready, short_dir},
+    process::{command_of, copy_in, launch, launch_copy, launch_unready, short_dir},
 };
 
 pub(crate) const TOKEN: &str = "a-token-for-the-end-to-end-tests";
@@ -72,6 +73,39 @@ impl Grid {
         Self::launched(launch_unready, settings)
     }
 
+    /// As [`Grid::with`], from a copy of the program that can be replaced.
+    pub(crate) fn replaceable(settings: &[(&str, &str)]) -> Self {
+        Self::launched(launch_copy, settings)
+    }
+
+    /// Puts another program in the place of the one that runs.
+    pub(crate) fn replace(&self, program: &[u8]) {
+        let fresh = self.data_dir().join("fresh");
+        std::fs::write(&fresh, program).expect("written");
+        std::fs::set_permissions(&fresh, Permissions::from_mode(0o755)).expect("a mode");
+        std::fs::rename(fresh, copy_in(self.data_dir())).expect("renamed");
+    }
+
+    /// `grid upgrade`: whether it did, and what it said.
+    pub(crate) fn upgrade(&self) -> (bool, String) {
+        let program = Path::new(env!("CARGO_BIN_EXE_grid"));
+        let output = command_of(program, "upgrade", self.data_dir(), &[]).output().expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// The process that serves, which is another one after an upgrade.
+    pub(crate) fn serving(&self) -> Option<u32> {
+        std::fs::read_to_string(self.data_dir().join("grid.pid")).ok()?.trim().parse().ok()
+    }
+
+    /// Waits until the process that was started first has ended by itself, and well.
+    pub(crate) fn first_ends(&mut self) {
+        let process = &mut self.process;
+        let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
+        assert!(status.success(), "{status}");
+    }
+
     fn launched(how: Launch, settings: &[(&str, &str)]) -> Self {
         let shared = lab::shared();
         let dir = short_dir();
@@ -109,9 +143,7 @@ impl Grid {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
         assert!(sent.success());
-        let process = &mut self.process;
-        let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
-        assert!(status.success(), "{status}");
+        self.first_ends();
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -244,6 +276,14 @@ impl Drop for Grid {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
+        // One that replaced it is not our child.
+        let ours = |pid: &u32| {
+            let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+            program.is_ok_and(|program| program.starts_with(self.dir.path()))
+        };
+        if let Some(pid) = self.serving().filter(ours) {
+            drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
+        }
         for service in self.services.lock().map(|ids| ids.clone()).unwrap_or_default() {
             docker::remove_all(&service);
         }

@@ -131,6 +131,15 @@ impl Connection {
         let status_line = self.try_line()?;
         let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
+        self.behind_status(status, to_head)
+    }
+
+    /// Reads an answer whose status line, that of a success, was read.
+    pub(crate) fn rest_of_answer(&mut self) -> Answer {
+        self.behind_status(200, false).expect("an answer")
+    }
+
+    fn behind_status(&mut self, status: u16, to_head: bool) -> std::io::Result<Answer> {
         let mut answer = Answer { status, headers: Vec::new(), body: Vec::new() };
         loop {
             let line = self.try_line()?;

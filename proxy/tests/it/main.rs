@@ -38,4 +38,5 @@ mod seed;
 mod settings;
 mod streams;
 mod tricks;
+mod upgrade;
 mod withheld;

@@ -32,9 +32,20 @@ pub(crate) fn output_of(program: &str, args: &[&str]) -> Result<String, String> 
 /// `grid serve` with nothing of the test's own environment that could change it.
 #[track_caller]
 pub(crate) fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+    command_of(Path::new(env!("CARGO_BIN_EXE_grid")), "serve", data_dir, settings)
+}
+
+/// As [`command`], of another program or to another end.
+#[track_caller]
+pub(crate) fn command_of(
+    program: &Path,
+    verb: &str,
+    data_dir: &Path,
+    settings: &[(&str, &str)],
+) -> Command {
     assert_inside();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_grid"));
-    command.arg("serve").env_clear().current_dir(data_dir);
+    let mut command = Command::new(program);
+    command.arg(verb).env_clear().current_dir(data_dir);
     for name in ["PATH", "HOME", "DOCKER_HOST"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -63,7 +74,26 @@ pub(crate) fn launch(
     settings: &[(&str, &str)],
     log: &Arc<Mutex<String>>,
 ) -> (Child, SocketAddr, SocketAddr) {
-    let mut process = spawn(data_dir, settings, log);
+    ready(spawn(command(data_dir, settings), log), log)
+}
+
+/// Where [`launch_copy`] puts the program.
+pub(crate) fn copy_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("grid")
+}
+
+/// As [`launch`], from a copy of the program that a test may replace.
+pub(crate) fn launch_copy(
+    data_dir: &Path,
+    settings: &[(&str, &str)],
+    log: &Arc<Mutex<String>>,
+) -> (Child, SocketAddr, SocketAddr) {
+    let copy = copy_in(data_dir);
+    std::fs::copy(env!("CARGO_BIN_EXE_grid"), &copy).expect("a copy");
+    ready(spawn(command_of(&copy, "serve", data_dir, settings), log), log)
+}
+
+fn ready(mut process: Child, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
     let stdout = BufReader::new(process.stdout.take().expect("piped"));
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -93,13 +123,12 @@ pub(crate) fn launch_unready(
     let (http, api) = (public.to_string(), admin.to_string());
     let mut settings = settings.to_vec();
     settings.extend([("GRID_HTTP_ADDR", http.as_str()), ("GRID_ADMIN_ADDR", api.as_str())]);
-    let process = spawn(data_dir, &settings, log);
+    let process = spawn(command(data_dir, &settings), log);
     wait_until("an answer", || TcpStream::connect(admin).is_ok());
     (process, public, admin)
 }
 
-fn spawn(data_dir: &Path, settings: &[(&str, &str)], log: &Arc<Mutex<String>>) -> Child {
-    let mut command = command(data_dir, settings);
+fn spawn(mut command: Command, log: &Arc<Mutex<String>>) -> Child {
     let mut process =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("grid starts");
     let stderr = BufReader::new(process.stderr.take().expect("piped"));

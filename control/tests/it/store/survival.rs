@@ -129,3 +129,25 @@ async fn a_caller_that_goes_away_leaves_a_whole_change() {
     assert_eq!(store.service(service.id).await.expect("reads").as_ref(), Some(&service));
     assert!(store.view(service.id).await.expect("reads").route.is_some());
 }
+
+#[tokio::test]
+async fn a_store_that_was_handed_over_is_the_next_ones() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = open(dir.path());
+    let (a, first) = service("a");
+    store.create_service(&a, &first).await.expect("creates");
+    store.put_replica(replica(a.id, first.id)).await.expect("puts");
+    assert!(Embedded::open(dir.path()).is_err(), "one at a time");
+    store.close().await;
+    let next = open(dir.path());
+    assert_eq!(next.service(a.id).await.expect("reads").map(|service| service.id), Some(a.id));
+
+    let (b, first_of_b) = service("b");
+    let refused = store.create_service(&b, &first_of_b).await.expect_err("it is closed");
+    assert!(refused.to_string().contains("handed it over"), "{refused}");
+    assert!(store.service(a.id).await.is_err());
+    // Whoever still serves goes on with what it knows.
+    assert_eq!(store.service_ids().await.expect("known"), [a.id]);
+    assert_eq!(store.view(a.id).await.expect("known").replicas.len(), 1);
+    store.request_capacity(a.id, 3).await.expect("nobody listens, nothing fails");
+}
