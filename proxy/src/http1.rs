@@ -159,18 +159,19 @@ impl<'a> Connection<'a> {
 
     fn head_end(&mut self, scan: &mut Scan, request: &mut Request) -> Result<Option<usize>, End> {
         let refused = |denial| End::Refused(denial);
-        let end = scan.look(&self.buffer).map_err(|odd| refused(Denial::Malformed(odd)))?;
+        let end = scan.look(&self.buffer);
+        // Whoever speaks another language would wait in vain for us to say so.
+        if !matches!(end, Ok(Some(_))) && scan.has_first_line() {
+            let line = crate::head::lines(&self.buffer).next().unwrap_or_default();
+            head::begin(line, request).map_err(refused)?;
+        }
+        let end = end.map_err(|odd| refused(Denial::Malformed(odd)))?;
         let size = end.unwrap_or(self.buffer.len());
         if end.is_none() && !head::may_begin(&self.buffer) {
             return Err(refused(Denial::Malformed(head::NO_REQUEST)));
         }
         if !scan.has_first_line() && size > head::FIRST_LINE {
             return Err(refused(Denial::TargetTooLong));
-        }
-        // Whoever speaks another language would wait in vain for us to say so.
-        if end.is_none() && scan.has_first_line() {
-            let line = crate::head::lines(&self.buffer).next().unwrap_or_default();
-            head::begin(line, request).map_err(refused)?;
         }
         if size > limits::REQUEST_TARGET_BYTES + limits::REQUEST_HEADER_BYTES + SLACK {
             return Err(refused(Denial::HeadersTooLarge));
