@@ -257,9 +257,11 @@ mod tests {
 
     use super::*;
 
+    type Target = fn(&[u8]);
+
     #[test]
     fn what_must_hold_holds_for_the_seeds() {
-        let targets: [(&str, fn(&[u8])); 5] = [
+        let targets: [(&str, Target); 5] = [
             ("connection", connection),
             ("answer", answer),
             ("chunks", chunks),
