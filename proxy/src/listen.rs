@@ -52,6 +52,14 @@ pub(crate) struct EdgeService {
     relieves: bool,
 }
 
+/// Where the edge is reached.
+pub(crate) struct Doors<'a> {
+    pub(crate) public: Bound,
+    pub(crate) https: Option<(Bound, &'a Tls)>,
+    /// For the process that this one relieves.
+    pub(crate) hatch: PathBuf,
+}
+
 impl EdgeService {
     pub(crate) fn new(
         config: &Config,
@@ -59,10 +67,9 @@ impl EdgeService {
         traffic: &Arc<Traffic>,
         stages: &Arc<Stages>,
         observer: Observer,
-        (public_addr, public): Bound,
-        https: Option<(Bound, &Tls)>,
-        hatch: PathBuf,
+        doors: Doors<'_>,
     ) -> pingora_core::Result<Self> {
+        let Doors { public: (public_addr, public), https, hatch } = doors;
         let routes = Arc::new(Routes::new(Rate::new(config.service_rate, config.service_burst)));
         let proxies = Arc::new(Proxies::new(&config.trusted_proxies));
         let door = Arc::new(Door::new(config, proxies.clone()));

@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 use crate::{
     access_log::AccessLog,
     background::Control,
-    listen::{Bound, EdgeService},
+    listen::{Bound, Doors, EdgeService},
     metrics::{self, Metrics},
     observe::Observer,
     sockets::Sockets,
@@ -145,9 +145,7 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
         &traffic,
         &stages,
         observer,
-        public,
-        https.zip(tls.as_deref()),
-        hatch,
+        Doors { public, https: https.zip(tls.as_deref()), hatch },
     )?);
     let lost = Arc::new(AtomicBool::new(false));
     let life = Life {
