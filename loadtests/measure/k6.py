@@ -14,12 +14,17 @@ WITHIN = 300
 # What k6 exits with when a threshold was crossed.
 CROSSED = 99
 
-# With their own parameters, beside DURATION. Not here: rate-limit, for which Grid has no setting yet.
+# A limit of the one service, so that the other scenarios are not slowed down.
+LIMIT = {"RATE": "10", "BURST": "20"}
+SERVICE_FIELDS = json.dumps({"rate_limit": int(LIMIT["RATE"]), "rate_burst": int(LIMIT["BURST"])})
+
+# With their own parameters, beside DURATION.
 SCENARIOS = {
     "warm": {"VUS": "8"},
     "cold": {"VUS": "2", "ITERATIONS": "3"},
     "mixed": {"VUS": "5"},
     "limits": {"VUS": "2", "ITERATIONS": "1"},
+    "rate-limit": {**LIMIT, "SERVICE_FIELDS": SERVICE_FIELDS},
     "soak": {"VUS": "8", "RATE": "50"},
 }
 
