@@ -51,7 +51,8 @@ pub(crate) struct Edge {
     pub(crate) stages: Arc<Stages>,
 }
 
-/// Follows the store until `stop` turns true, or the replicas are for another process.
+/// Follows the store until `stop` turns true. When the replicas are for another process, only what
+/// becomes of them is still told.
 pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
     let (notes, inbox) = mpsc::unbounded_channel();
     let mut reporter = JoinSet::new();
@@ -63,10 +64,14 @@ pub(crate) async fn follow(edge: Arc<Edge>, mut stop: watch::Receiver<bool>) {
         homes: HashMap::new(),
         tasks: JoinSet::new(),
     };
-    tokio::select! {
-        () = picture.keep_up() => {}
-        () = edge.stages.released.taken() => picture.release(),
-        _ = stop.wait_for(|stop| *stop) => {}
+    let released = tokio::select! {
+        () = picture.keep_up() => false,
+        () = edge.stages.released.taken() => true,
+        _ = stop.wait_for(|stop| *stop) => false,
+    };
+    if released {
+        picture.release();
+        let _ = stop.wait_for(|stop| *stop).await;
     }
 }
 

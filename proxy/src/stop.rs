@@ -35,6 +35,8 @@ use crate::{
 const REST_TO_STOP: Duration = Duration::from_secs(1);
 /// The same when another process serves already, and nobody waits for the end of this one.
 const REST_TO_HAND_OVER: Duration = Duration::from_secs(10);
+/// What became of the last request's replica is on its way for so long to the process that serves.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What the signals steer.
 pub(crate) struct Life {
@@ -121,8 +123,12 @@ impl Life {
                 requests = self.traffic.running(),
                 "another process serves; this one ends when its last requests have"
             );
+            let finished = async {
+                self.traffic.finish().await;
+                tokio::time::sleep(LAST_WORDS).await;
+            };
             tokio::select! {
-                () = self.traffic.finish() => {}
+                () = finished => {}
                 () = heir.tell() => {}
             }
             return;

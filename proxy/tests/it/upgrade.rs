@@ -194,6 +194,7 @@ fn what_still_runs_for_the_old_process_is_left_alone() {
     }
     let answer = answers.next().expect("an answer");
     assert_eq!((answer.status, answer.code().as_str()), (504, "timeout"));
+    wait_until("word of it", || grid.log().contains("the process that was replaced gave it up"));
     // That one's container is not used again, though it was another process that gave it up.
     wait_until("another container", || {
         let now = docker::containers(&late.id, true);
