@@ -61,6 +61,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Requests that one HTTP/2 connection may have open at a time.
 pub const HTTP2_STREAMS: u32 = 100;
+/// Bytes of long answers that wait for their clients, of all requests together. The answer that would
+/// exceed it is cut off.
+pub const FLOWING_BYTES: usize = 256 * 1024 * 1024;
 /// Slowest reader that is waited for, in bytes per second.
 pub const SLOWEST_READER: u64 = 16 * 1024;
 

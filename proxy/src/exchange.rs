@@ -215,7 +215,7 @@ impl Rest {
         timeout_at(self.deadline, self.pump_on(source)).await.unwrap_or(Err(Fault::TimedOut))
     }
 
-    async fn pump_on(mut self, source: Source) -> Result<Option<Link>, Fault> {
+    async fn pump_on(mut self, mut source: Source) -> Result<Option<Link>, Fault> {
         let mut left = self.most_bytes;
         let mut piece = BytesMut::new();
         loop {

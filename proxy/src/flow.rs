@@ -1,10 +1,11 @@
 //! A body on its way from a replica to a client while it is being made. The two sides do not wait for
 //! each other: a replica is free when its function has finished, however slowly the client reads. What
-//! lies between them is bounded by the largest answer that a function may give.
+//! lies between them is bounded: for one by the largest answer that a function may give, for all
+//! together by the [`Stock`] of the process. Whose answer would exceed that is cut off.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -28,13 +29,28 @@ pub(crate) struct Passed {
 }
 
 /// The replica's end. Dropping it without `end` cuts the body off.
-pub(crate) struct Source(mpsc::UnboundedSender<Piece>);
+pub(crate) struct Source {
+    /// None when the body was cut off.
+    pieces: Option<mpsc::UnboundedSender<Piece>>,
+    stock: Arc<Stock>,
+}
+
+/// Bytes of all bodies that lie between replicas and clients.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    bytes: AtomicUsize,
+    most: usize,
+}
 
 #[derive(Debug)]
 enum Piece {
-    Data(Bytes),
+    Data { bytes: Bytes, _share: Share },
     End,
 }
+
+/// A piece's part of the stock.
+#[derive(Debug)]
+struct Share(Arc<Stock>, usize);
 
 /// What the client is to be sent next.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,22 +63,49 @@ pub(crate) enum Next {
 }
 
 /// Both ends of a body.
-pub(crate) fn flow(length: Option<u64>) -> (Source, Flow) {
+pub(crate) fn flow(length: Option<u64>, stock: &Arc<Stock>) -> (Source, Flow) {
     let (sender, pieces) = mpsc::unbounded_channel();
-    (Source(sender), Flow { pieces, length, passed: Arc::default() })
+    let source = Source { pieces: Some(sender), stock: stock.clone() };
+    (source, Flow { pieces, length, passed: Arc::default() })
+}
+
+impl Stock {
+    /// Room for so many bytes.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), most })
+    }
+
+    fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
+        let before = self.bytes.fetch_add(bytes, Relaxed);
+        let share = Share(self.clone(), bytes);
+        (before + bytes <= self.most).then_some(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.bytes.fetch_sub(self.1, Relaxed);
+    }
 }
 
 impl Source {
     /// Hands over a piece. A client that has gone is no reason to stop the function.
-    pub(crate) fn send(&self, piece: Bytes) {
-        if !piece.is_empty() {
-            let _ = self.0.send(Piece::Data(piece));
+    pub(crate) fn send(&mut self, piece: Bytes) {
+        let Some(pieces) = self.pieces.as_ref().filter(|_| !piece.is_empty()) else { return };
+        match self.stock.take(piece.len()) {
+            Some(share) => drop(pieces.send(Piece::Data { bytes: piece, _share: share })),
+            None => {
+                tracing::debug!("too much waits for slow clients: an answer is cut off");
+                self.pieces = None;
+            }
         }
     }
 
     /// That was all of it.
     pub(crate) fn end(self) {
-        let _ = self.0.send(Piece::End);
+        if let Some(pieces) = self.pieces {
+            let _ = pieces.send(Piece::End);
+        }
     }
 }
 
@@ -88,7 +131,7 @@ impl Flow {
 
     fn read(&self, piece: Option<Piece>) -> Next {
         match piece {
-            Some(Piece::Data(data)) => {
+            Some(Piece::Data { bytes: data, .. }) => {
                 self.passed.bytes.fetch_add(data.len() as u64, Relaxed);
                 Next::Data(data)
             }
@@ -98,5 +141,29 @@ impl Flow {
                 Next::Cut
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_would_take_more_than_there_is_room_for_is_cut_off() {
+        let stock = Stock::new(10);
+        let (mut first, mut slow) = flow(None, &stock);
+        let (mut second, mut other) = flow(None, &stock);
+        first.send(Bytes::from_static(b"12345678"));
+        second.send(Bytes::from_static(b"1234"));
+        second.end();
+        assert_eq!(other.next().await, Next::Cut);
+        assert_eq!(slow.next().await, Next::Data(Bytes::from_static(b"12345678")));
+        // What was taken makes room again.
+        first.send(Bytes::from_static(b"1234567890"));
+        first.end();
+        assert_eq!(slow.next().await, Next::Data(Bytes::from_static(b"1234567890")));
+        assert_eq!(slow.next().await, Next::End);
+        drop((slow, other));
+        assert_eq!(stock.bytes.load(Relaxed), 0);
     }
 }

@@ -178,7 +178,7 @@ pub fn answer(data: &[u8]) {
             Begun::Whole { body, .. } => drop(exchange::failure(&body)),
             Begun::Absent { .. } => {}
             Begun::Rest(rest) => {
-                let (source, mut flow) = flow::flow(rest.length());
+                let (source, mut flow) = flow::flow(rest.length(), &flow::Stock::new(1 << 30));
                 let _ = rest.pump(source).await;
                 let mut bytes = 0;
                 while let flow::Next::Data(piece) = flow.next().await {

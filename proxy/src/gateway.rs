@@ -3,6 +3,8 @@
 use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+#[cfg(any(test, fuzzing))]
+use control::limits;
 use control::service::GoneCause;
 use tokio::time::{Instant, timeout};
 
@@ -12,7 +14,7 @@ use crate::{
     denial::Denial,
     exchange::{self, Begun, Fault, Rest},
     fields::write_field,
-    flow::{self, Flow},
+    flow::{self, Flow, Stock},
     hop,
     link::Link,
     observe::{Observer, Record},
@@ -45,6 +47,8 @@ pub(crate) struct Gateway {
     pub(crate) routes: Arc<Routes>,
     pub(crate) bounds: Bounds,
     pub(crate) traffic: Arc<Traffic>,
+    /// What waits for slow clients.
+    pub(crate) stock: Arc<Stock>,
     pub(crate) plain: Plain,
     pub(crate) rates: ClientRates,
     /// Whom to believe about clients.
@@ -60,6 +64,7 @@ impl Gateway {
             routes,
             bounds,
             traffic: Arc::default(),
+            stock: Stock::new(limits::FLOWING_BYTES),
             plain: Plain::default(),
             rates: ClientRates::default(),
             proxies: Arc::default(),
@@ -269,7 +274,7 @@ impl Gateway {
     /// Reads the rest of a long answer beside the client's reading of it. The task ends at the
     /// deadline of the exchange at the latest, and who stops waits for it.
     fn let_flow(&self, rest: Rest, lease: Option<Lease>) -> Flow {
-        let (source, flow) = flow::flow(rest.length());
+        let (source, flow) = flow::flow(rest.length(), &self.stock);
         let running = self.traffic.enter();
         tokio::spawn(async move {
             match (rest.pump(source).await, lease) {

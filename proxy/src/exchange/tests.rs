@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::flow::{self, Next};
+use crate::flow::{self, Next, Stock};
 
 const MOST: usize = 1000;
 /// Lets the exchange take what has arrived before the next part comes.
@@ -55,7 +55,7 @@ async fn whole(answer: Result<Answer, Fault>) -> Outcome {
         Begun::Whole { body, link } => (body.to_vec(), link),
         Begun::Absent { link, .. } => (Vec::new(), link),
         Begun::Rest(rest) => {
-            let (source, mut flow) = flow::flow(rest.length());
+            let (source, mut flow) = flow::flow(rest.length(), &Stock::new(1 << 30));
             let link = rest.pump(source).await?;
             let mut body = Vec::new();
             loop {
@@ -381,7 +381,7 @@ async fn pieces_pass_as_they_come() {
     let answer = run.await.expect("a task").expect("an answer");
     let Begun::Rest(rest) = answer.body else { panic!("more is to come") };
     assert_eq!(rest.length(), None);
-    let (source, mut flow) = flow::flow(None);
+    let (source, mut flow) = flow::flow(None, &Stock::new(1 << 30));
     let pump = tokio::spawn(rest.pump(source));
     for piece in ["data: 1\n\n", "data: 2\n\n"] {
         let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
@@ -409,7 +409,7 @@ async fn an_answer_that_breaks_off_has_no_end() {
         let (answer, ()) = tokio::join!(run(link, &Method::GET, b"", MOST, deadline), serve);
         let theirs = (!hangs_up).then_some(theirs);
         let Begun::Rest(rest) = answer.expect("an answer").body else { panic!("more is to come") };
-        let (source, mut flow) = flow::flow(None);
+        let (source, mut flow) = flow::flow(None, &Stock::new(1 << 30));
         assert!(rest.pump(source).await.is_err());
         let mut last = flow.next().await;
         while let Next::Data(_) = last {

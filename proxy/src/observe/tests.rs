@@ -75,7 +75,7 @@ async fn a_flowing_answer_counts_what_came_and_whether_it_was_cut() {
     let metrics = Arc::default();
     let observer = observer(&metrics);
     for (ends, cause) in [(true, "ok"), (false, "cut")] {
-        let (source, flow) = flow::flow(None);
+        let (mut source, flow) = flow::flow(None, &flow::Stock::new(1 << 30));
         let body = Body::Flow(flow);
         let mut record = observer.begin(&request("/"));
         record.answers(StatusCode::OK, &body);
