@@ -198,3 +198,21 @@ async fn an_address_that_cannot_be_had_is_named() {
     let settings = Settings { upstreams: Vec::new(), policy: EgressPolicy::fixed() };
     Resolver::new(settings, mpsc::channel(1).0).expect_err("no servers");
 }
+
+/// In an upgrade the next process answers at the same address before this one ends.
+#[tokio::test]
+async fn two_of_one_user_share_an_address() {
+    let server = Server::start(one).await;
+    let first = Bench::start(&[&server]).await;
+    let address = first.address;
+    let settings = Settings { upstreams: vec![server.address], policy: EgressPolicy::fixed() };
+    let resolver = Resolver::new(settings, mpsc::channel(1).0).expect("a resolver");
+    let listening = Arc::new(resolver).bind(address).await.expect("beside the first");
+    let second = tokio::spawn(listening.serve());
+    // Which of the two is asked is decided by the client's port.
+    for _ in 0..8 {
+        let answer = first.ask("www.example.", RecordType::A).await;
+        assert_eq!(show(&answer), "NoError; www.example. A 1.1.1.1");
+    }
+    second.abort();
+}
