@@ -116,8 +116,8 @@ fn requests_are_counted_by_service_status_and_cause() {
 fn who_waits_is_seen_and_who_goes_is_counted() {
     let grid = Grid::start();
     let code = "exports.handler = async (event) => { \
-        if (event.path === '/slow') await new Promise((done) => setTimeout(done, 2000)); \
-        return 'x'.repeat(event.path === '/large' ? 200000 : 1); }";
+        if (event.path === '/slow') await new Promise((done) => setTimeout(done, 5000)); \
+        return {body: 'x'.repeat(event.path === '/large' ? 200000 : 1), statusCode: 200}; }";
     let service = grid.create("queued", "node18", code, json!({"max_replicas": 1}));
     let whose = format!("service=\"{}\",function=\"queued\"", service.id);
     assert_eq!(grid.get("queued", "/large").body.len(), 200_000);
