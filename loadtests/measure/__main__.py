@@ -36,7 +36,7 @@ FULL = {
     "runs": 5,
     "run_seconds": 5,
     "functions": 3,
-    "edge_runs": 5,
+    "edge_runs": 3,
     "edge_seconds": 3,
     "k6_seconds": 10,
 }
