@@ -30,6 +30,19 @@ pub(crate) struct Reply<'a> {
     pub(crate) last: bool,
 }
 
+impl Reply<'_> {
+    /// The length that its head tells, when it tells one.
+    pub(crate) fn length(&self) -> Option<u64> {
+        let bodiless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = match &self.body {
+            Body::Whole(body) => Some(body.len() as u64),
+            Body::Absent(length) => *length,
+            Body::Flow(flow) => flow.length,
+        };
+        length.filter(|_| !bodiless)
+    }
+}
+
 /// A reply's body.
 #[derive(Debug)]
 pub(crate) enum Body {

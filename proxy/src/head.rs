@@ -9,6 +9,8 @@ pub(crate) struct Scan {
     /// Where the line that is not complete yet begins.
     line: usize,
     searched: usize,
+    /// The first line was given out.
+    gave_first: bool,
 }
 
 impl Scan {
@@ -29,6 +31,15 @@ impl Scan {
         }
         self.searched = buffer.len();
         Ok(None)
+    }
+
+    /// The first line without its end, once: when it has come. Heads may come byte by byte, and it need
+    /// not be looked at for each of them.
+    pub(crate) fn first_line<'b>(&mut self, buffer: &'b [u8]) -> Option<&'b [u8]> {
+        if !self.has_first_line() || std::mem::replace(&mut self.gave_first, true) {
+            return None;
+        }
+        lines(buffer).next()
     }
 
     /// Whether the first line has come.

@@ -5,8 +5,8 @@ use std::{
     fs::Permissions,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::PermissionsExt,
+        fd::AsFd,
+        unix::{fs::PermissionsExt, net},
     },
     path::Path,
     sync::Arc,
@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     exchange::{self, Fault},
-    link::Link,
+    link::{self, Link},
     pool::Pool,
 };
 
@@ -149,10 +149,7 @@ fn gone(cause: GoneCause) -> Seen {
 /// Becomes ready when the other side hangs up, and at nothing else: a second descriptor of the same
 /// socket that asks for urgent data, which a Unix socket never has here. So the end of a replica is
 /// seen at once, busy or not, and its requests wake nobody but their own task.
-fn watch_hangup(stream: &UnixStream) -> io::Result<AsyncFd<OwnedFd>> {
+fn watch_hangup(stream: &UnixStream) -> io::Result<AsyncFd<net::UnixStream>> {
     let second = stream.as_fd().try_clone_to_owned()?;
-    // Deprecated in favour of an unsafe function, because a descriptor of somebody else's type may
-    // change under it; an `OwnedFd` cannot.
-    #[expect(deprecated)]
-    AsyncFd::with_interest(second, Interest::PRIORITY)
+    link::watch(second.into(), Interest::PRIORITY)
 }

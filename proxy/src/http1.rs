@@ -161,8 +161,9 @@ impl<'a> Connection<'a> {
         let refused = |denial| End::Refused(denial);
         let end = scan.look(&self.buffer);
         // Whoever speaks another language would wait in vain for us to say so.
-        if !matches!(end, Ok(Some(_))) && scan.has_first_line() {
-            let line = crate::head::lines(&self.buffer).next().unwrap_or_default();
+        if !matches!(end, Ok(Some(_)))
+            && let Some(line) = scan.first_line(&self.buffer)
+        {
             head::begin(line, request).map_err(refused)?;
         }
         let end = end.map_err(|odd| refused(Denial::Malformed(odd)))?;

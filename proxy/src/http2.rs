@@ -162,11 +162,11 @@ impl Client for Exchange {
     }
 
     async fn send(&mut self, reply: Reply<'_>) -> io::Result<()> {
-        let (length, body) = match reply.body {
-            Body::Whole(body) if body.is_empty() => (Some(0), None),
-            Body::Whole(body) => (Some(body.len() as u64), Some(Body::Whole(body))),
-            Body::Absent(length) => (length, None),
-            Body::Flow(flow) => (flow.length, Some(Body::Flow(flow))),
+        let length = reply.length();
+        let body = match reply.body {
+            Body::Absent(_) => None,
+            Body::Whole(body) if body.is_empty() => None,
+            body => Some(body),
         };
         let mut response = Response::new(());
         *response.status_mut() = reply.status;
@@ -182,8 +182,7 @@ impl Client for Exchange {
         if let Some(date) = date::with(|date| HeaderValue::from_bytes(date).ok()) {
             headers.insert(http::header::DATE, date);
         }
-        let bodiless = reply.status.as_u16() == 204 || reply.status.as_u16() == 304;
-        if let Some(length) = length.filter(|_| !bodiless) {
+        if let Some(length) = length {
             headers.insert(http::header::CONTENT_LENGTH, length.into());
         }
         let mut stream = self.respond.send_response(response, body.is_none()).map_err(broken)?;

@@ -109,7 +109,7 @@ impl Link {
 }
 
 /// Registers a socket for one kind of news.
-fn watch(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+pub(crate) fn watch(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
     // Deprecated in favour of an unsafe function, because a descriptor of somebody else's type may
     // change under it; a `UnixStream` of the standard library cannot.
     #[expect(deprecated)]

@@ -70,14 +70,14 @@ mod tests {
     fn view(live: Option<DeploymentId>, demand: u32, min: u32, max: u32) -> ServiceView {
         ServiceView {
             route: Some(Route {
-                service: ServiceId::new(),
-                public_domain: PublicDomain::parse("a.localhost").expect("valid"),
-                function_name: FunctionName::parse("a").expect("valid"),
                 live_deployment: live,
                 min_replicas: min,
                 max_replicas: max,
-                rate_limit: None,
-                rate_burst: None,
+                ..Route::new(
+                    ServiceId::new(),
+                    PublicDomain::parse("a.localhost").expect("valid"),
+                    FunctionName::parse("a").expect("valid"),
+                )
             }),
             replicas: Vec::new(),
             demand,

@@ -58,8 +58,8 @@ pub(super) async fn read(link: &mut Link) -> Result<Head, Fault> {
         if buffer[..seen] != VERSION[..seen] {
             return Err(garbled(Malformed("not HTTP/1.1")));
         }
-        if scan.has_first_line() {
-            Head::begin(head::lines(buffer).next().unwrap_or_default()).map_err(garbled)?;
+        if let Some(line) = scan.first_line(buffer) {
+            Head::begin(line).map_err(garbled)?;
         }
     }
 }

@@ -28,19 +28,14 @@ impl Connection<'_> {
         write_status(&mut out, reply.status);
         reply.fields.write(&mut out);
         date::with(|date| write_field(&mut out, b"date", date));
-        let length = match &reply.body {
-            Body::Whole(body) => Some(body.len() as u64),
-            Body::Absent(length) => *length,
-            Body::Flow(flow) => flow.length,
-        };
-        let bodiless = matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = reply.length();
         let flows = matches!(reply.body, Body::Flow(_));
         let chunked = flows && length.is_none() && self.version == Version::Http11;
         // An old client knows the end of such a body by the end of the connection.
         self.keep &= !flows || length.is_some() || chunked;
         if chunked {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-        } else if let Some(length) = length.filter(|_| !bodiless) {
+        } else if let Some(length) = length {
             let _ = write!(out, "content-length: {length}\r\n"); // a Vec takes everything
         }
         match (self.keep, self.version) {

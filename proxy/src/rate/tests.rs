@@ -63,16 +63,10 @@ async fn an_ipv6_client_is_its_network() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_has_its_own_rate_or_the_usual_one() {
-    let with = |rate_limit, rate_burst| Route {
-        service: ServiceId::new(),
-        public_domain: PublicDomain::parse("a.localhost").expect("valid"),
-        function_name: FunctionName::parse("a").expect("valid"),
-        live_deployment: None,
-        min_replicas: 0,
-        max_replicas: 1,
-        rate_limit,
-        rate_burst,
-    };
+    let domain = PublicDomain::parse("a.localhost").expect("valid");
+    let function = FunctionName::parse("a").expect("valid");
+    let route = Route::new(ServiceId::new(), domain, function);
+    let with = |rate_limit, rate_burst| Route { rate_limit, rate_burst, ..route.clone() };
     let usual = rate(10, 20);
     for (route, expected) in [
         (with(None, None), 20),
