@@ -7,9 +7,11 @@
 pub mod auth;
 mod body;
 mod change;
+mod condition;
 mod deployments;
 mod error;
 mod fields;
+mod filter;
 mod input;
 mod logs;
 mod page;
@@ -32,7 +34,7 @@ use http::{Method, Uri, request::Parts};
 use serde::de::DeserializeOwned;
 
 use self::{auth::Authenticator, error::ApiError};
-use crate::{denied::Denied, health::Health, limits, logs::Logs, store::Store};
+use crate::{denied::Denied, health::Health, limits, logs::Logs, secret::Keyring, store::Store};
 
 pub(crate) use self::input::DEFAULT_OCI_RUNTIME;
 pub use self::url::PublicUrl;
@@ -54,6 +56,8 @@ pub struct Api {
     pub oci_runtimes: Vec<String>,
     /// What functions tried to reach and could not.
     pub denied: Arc<Denied>,
+    /// Seals environment variables.
+    pub keyring: Keyring,
     /// Who may call.
     pub auth: Authenticator,
     /// What a request may carry.

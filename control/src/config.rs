@@ -24,7 +24,7 @@ pub use self::https::{Agreed, Https, HttpsAddr};
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
 pub use self::observe::{AccessLog, Observe};
-use crate::{firewall::Enforcement, limits, token::Token};
+use crate::{firewall::Enforcement, limits, secret::FernetKeys, token::Token};
 
 /// Where settings are read from when neither flag nor variable names a file.
 const DEFAULT_FILE: &str = "config/grid.toml";
@@ -64,7 +64,9 @@ enum Verb {
     /// precedence. An empty variable counts as not set.
     #[command(after_help = "The bootstrap token of the admin API comes from the variable \
         SMSLY_TOKEN (environment or .env only; at least 16 visible ASCII characters). When it is \
-        not set, one is made and kept in <data-dir>/token.")]
+        not set, one is made and kept in <data-dir>/token. Likewise GRID_FERNET_KEYS: the keys that \
+        environment variables of functions are encrypted with, separated by commas, newest first; \
+        kept in <data-dir>/fernet_keys when not set.")]
     Serve(Config),
     /// Try out whether functions are contained on this machine.
     ///
@@ -274,6 +276,11 @@ pub struct Config {
     /// never in the file (which is often kept under version control).
     #[arg(skip)]
     pub token: Option<Token>,
+
+    /// What environment variables are encrypted with, when `GRID_FERNET_KEYS` is set: never a flag and
+    /// never in the file, like the token.
+    #[arg(skip)]
+    pub fernet_keys: Option<FernetKeys>,
 }
 
 /// The parts that a process runs.
@@ -343,6 +350,7 @@ pub fn parse(
     let cli = Cli::from_arg_matches(&matches).map_err(|e| layers.error(&command, &e))?;
     let whole = |mut config: Config| {
         config.token = layers.token()?;
+        config.fernet_keys = layers.fernet_keys()?;
         config.complete(cwd)?;
         config.check()?;
         Ok(Box::new(config))

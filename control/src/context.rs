@@ -15,6 +15,7 @@ use crate::{
     name::InstanceId,
     resolver,
     run_dir::RunDir,
+    secret::Keyring,
     store::Store,
 };
 
@@ -51,6 +52,8 @@ pub struct Context {
     pub images: Images,
     /// Keeps the output of removed containers.
     pub logs: Arc<Logs>,
+    /// Seals and opens environment variables.
+    pub keyring: Keyring,
     /// Whether containers may have a network.
     pub gate: Gate,
     /// What functions tried to reach and could not.

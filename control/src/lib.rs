@@ -1,8 +1,10 @@
 //! Control plane of Grid Functions: what a service is, where it is kept, how it becomes running
 //! containers, and the admin API. Nothing here knows Pingora.
 
+pub mod account;
 pub mod advisory;
 pub mod api;
+pub mod audit;
 pub mod config;
 pub mod context;
 pub mod denied;
@@ -10,6 +12,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod egress;
 pub mod engine;
+pub mod environment;
 pub mod error;
 pub mod firewall;
 pub mod health;
@@ -24,6 +27,7 @@ pub mod run_dir;
 pub mod runtime;
 pub mod scaler;
 pub mod seccomp;
+pub mod secret;
 pub mod service;
 pub mod store;
 pub mod token;

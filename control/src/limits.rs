@@ -82,6 +82,18 @@ pub const DEPLOYMENT_LOG_LINES: usize = 500;
 pub const MESSAGE_CHARS: usize = 4096;
 /// Finished deployments that a service's history keeps.
 pub const DEPLOYMENTS_KEPT: usize = 100;
+/// How long an attempt to create a service is remembered under its client's key, and how many are.
+pub const ATTEMPTS_REMEMBERED: (Duration, usize) = (Duration::from_secs(24 * 60 * 60), 10_000);
+/// Tokens of one user.
+pub const TOKENS_PER_USER: usize = 100;
+/// How often the time of a token's last use is noted.
+pub const TOKEN_USE_NOTED: Duration = Duration::from_secs(60);
+/// Entries that the audit log keeps.
+pub const AUDIT_KEPT: u64 = 100_000;
+/// Environment variables of one function.
+pub const ENV_VARS: usize = 100;
+/// Bytes of one environment variable's value, and of all names and values of a function together.
+pub const ENV_BYTES: (usize, usize) = (16 * 1024, 64 * 1024);
 /// Bytes of output of removed containers that are kept per service, in each of two files.
 pub const KEPT_LOG_BYTES: u64 = 1024 * 1024;
 

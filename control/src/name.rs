@@ -134,6 +134,53 @@ text_name!(
 );
 
 text_name!(
+    /// Who owns services and tokens: `alice`, or an address such as `alice@example.com`.
+    UserName,
+    |text| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "@.+-_".contains(c);
+        if text.is_empty() || text.len() > 150 {
+            return Err(InvalidName::new("Must have 1 to 150 characters."));
+        }
+        if !text.chars().all(plain) {
+            return Err(InvalidName::new(
+                "Use letters a-z and A-Z, digits and the characters @ . + - _ only.",
+            ));
+        }
+        Ok(text)
+    }
+);
+
+impl UserName {
+    /// The operator: who calls with the bootstrap token, and owns what was made before there were
+    /// users.
+    pub fn operator() -> Self {
+        Self("admin".to_owned())
+    }
+}
+
+text_name!(
+    /// An environment variable's name: letters, digits and underscores, as shells take it. Names that
+    /// Grid, the loader or the language's own start-up read are refused.
+    EnvKey,
+    env_key
+);
+
+text_name!(
+    /// What a client calls one attempt to create something, so that a repeated attempt is known:
+    /// the value of `Idempotency-Key`.
+    IdempotencyKey,
+    |text| {
+        if text.is_empty() || text.len() > 255 {
+            return Err(InvalidName::new("Must have 1 to 255 characters."));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidName::new("Use visible ASCII characters without spaces only."));
+        }
+        Ok(text)
+    }
+);
+
+text_name!(
     /// A container's short id, part of its call-home socket's path, which holds 107 bytes.
     ReplicaId,
     short_id
@@ -193,6 +240,12 @@ uuid_id!(
     Uuid::now_v7
 );
 
+uuid_id!(
+    /// One token of a user.
+    TokenId,
+    Uuid::now_v7
+);
+
 impl ReplicaId {
     /// A new random id.
     pub fn random() -> Self {
@@ -205,6 +258,29 @@ impl InstanceId {
     pub fn random() -> Self {
         Self(random_text())
     }
+}
+
+/// What a process reads before the function's code runs, and could be turned against it or Grid.
+const RESERVED_KEYS: [&str; 5] = ["PATH", "HOME", "PORT", "HOSTNAME", "NODE_OPTIONS"];
+const RESERVED_PREFIXES: [&str; 3] = ["GRID_", "LD_", "PYTHON"];
+
+fn env_key(text: String) -> Result<String, InvalidName> {
+    if text.is_empty() || text.len() > 128 {
+        return Err(InvalidName::new("Must have 1 to 128 characters."));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !text.chars().all(plain) || text.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(InvalidName::new(
+            "Use letters, digits and underscores only, and no digit first.",
+        ));
+    }
+    let upper = text.to_ascii_uppercase();
+    if RESERVED_KEYS.contains(&upper.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
+    {
+        return Err(InvalidName::new(format!("\"{text}\" is reserved for the platform.")));
+    }
+    Ok(text)
 }
 
 fn short_id(text: String) -> Result<String, InvalidName> {

@@ -4,8 +4,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{
-    DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
+use crate::{
+    environment::EnvVar,
+    name::{
+        DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
+        UserName,
+    },
 };
 
 /// A function as its owner described it.
@@ -13,7 +17,10 @@ use crate::name::{
 pub struct Service {
     /// Never changes.
     pub id: ServiceId,
-    /// For people; unique.
+    /// Whose it is. Never changes.
+    #[serde(default = "UserName::operator")]
+    pub owner: UserName,
+    /// For people; unique among its owner's.
     pub name: ServiceName,
     /// With `public_domain` the function's address; the pair is unique.
     pub function_name: FunctionName,
@@ -66,6 +73,16 @@ pub struct FunctionSpec {
     /// OCI runtime that starts its containers; none for the platform's default.
     #[serde(default)]
     pub oci_runtime: Option<String>,
+    /// What the code finds in its environment, in the order of the keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_vars: Vec<EnvVar>,
+}
+
+impl FunctionSpec {
+    /// Whether both run in containers of one image.
+    pub fn shares_image_with(&self, other: &Self) -> bool {
+        self.runtime == other.runtime && self.code == other.code
+    }
 }
 
 /// What a function may connect to.
@@ -128,22 +145,108 @@ pub struct Deployment {
     pub log: Vec<LogLine>,
     /// Why it failed, for the person who wrote the code.
     pub error: Option<String>,
+    /// Who asked for it, and why.
+    #[serde(default)]
+    pub origin: Origin,
+    /// The deployment whose image it runs in, when that is not its own.
+    #[serde(default)]
+    pub image_of: Option<DeploymentId>,
     /// When it was asked for.
     pub created_at: Timestamp,
 }
 
 impl Deployment {
     /// A deployment that waits for its turn.
-    pub fn queued(service: ServiceId, function: FunctionSpec, now: Timestamp) -> Self {
+    pub fn queued(
+        service: ServiceId,
+        function: FunctionSpec,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id: DeploymentId::new(),
             service,
             function,
+            origin,
+            image_of: None,
             phase: Phase::Queued,
             phases: vec![PhaseEntry { phase: Phase::Queued, at: now }],
             log: Vec::new(),
             error: None,
             created_at: now,
+        }
+    }
+}
+
+/// Who asked for a deployment, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Who.
+    pub by: UserName,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Default for Origin {
+    /// What is said of deployments that were made before their origins were kept.
+    fn default() -> Self {
+        Self { by: UserName::operator(), cause: Cause::Changed }
+    }
+}
+
+/// Why there is a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Its service was made.
+    Created,
+    /// Code or settings were changed.
+    Changed,
+    /// The same was asked for again.
+    Redeployed,
+    /// An earlier deployment was taken up again.
+    RolledBack {
+        /// Which one.
+        to: DeploymentId,
+    },
+}
+
+/// How a service is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// A deployment serves, and no newer one is on its way.
+    Live,
+    /// The newest deployment is on its way; an older one may serve meanwhile.
+    Deploying,
+    /// The newest deployment failed, and none serves.
+    Failed,
+    /// A deployment is live, but its replicas cannot be started.
+    Failing,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Live, Self::Deploying, Self::Failed, Self::Failing];
+
+    /// What follows from the live deployment, the newest one's phase, and whether replicas cannot be
+    /// started.
+    pub fn of(live: Option<DeploymentId>, latest: Phase, obstructed: bool) -> Self {
+        match (live, latest) {
+            (_, latest) if !latest.is_settled() => Self::Deploying,
+            (None, latest) if latest != Phase::Live => Self::Failed,
+            _ if obstructed => Self::Failing,
+            _ => Self::Live,
+        }
+    }
+
+    /// As it is written in answers and queries.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Deploying => "deploying",
+            Self::Failed => "failed",
+            Self::Failing => "failing",
         }
     }
 }
@@ -310,6 +413,8 @@ pub struct ServiceView {
     pub demand: u32,
     /// Set while replicas cannot be started.
     pub obstacle: Option<Obstacle>,
+    /// How far the newest deployment is; none for a service that was deleted.
+    pub latest_phase: Option<Phase>,
 }
 
 /// The part of a service that decides where requests go.
@@ -375,7 +480,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_was_stored_before_there_were_rates_has_none() {
+    fn a_service_that_was_stored_before_there_were_rates_and_owners_is_read() {
         let mut record = json!({
             "id": ServiceId::new(), "name": "a", "function_name": "a", "public_domain": "a.example",
             "function": {
@@ -389,10 +494,22 @@ mod tests {
         let read = |record: &Value| serde_json::from_value::<Service>(record.clone());
         let service = read(&record).expect("an old record");
         assert_eq!((service.rate_limit, service.rate_burst), (None, None));
+        assert_eq!(service.owner, UserName::operator());
         record["rate_limit"] = json!(0);
         record["rate_burst"] = json!(5);
         let service = read(&record).expect("a new record");
         let route = Route::from(&service);
         assert_eq!((route.rate_limit, route.rate_burst), (Some(0), Some(5)));
+    }
+
+    #[test]
+    fn a_failed_change_of_a_serving_function_leaves_it_live() {
+        let live = Some(DeploymentId::new());
+        assert_eq!(Status::of(None, Phase::Queued, false), Status::Deploying);
+        assert_eq!(Status::of(None, Phase::Failed, true), Status::Failed);
+        assert_eq!(Status::of(live, Phase::Live, false), Status::Live);
+        assert_eq!(Status::of(live, Phase::Live, true), Status::Failing);
+        assert_eq!(Status::of(live, Phase::Building, true), Status::Deploying);
+        assert_eq!(Status::of(live, Phase::Failed, false), Status::Live);
     }
 }

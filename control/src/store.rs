@@ -4,14 +4,20 @@
 //! a crash; volatile verbs live as long as the store's process and cost no disk write.
 
 pub mod embedded;
+mod listing;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+pub use self::listing::{Listing, Order, OrderKey, ServiceQuery};
 use crate::{
+    account::AccessToken,
+    audit::{AuditEntry, AuditQuery},
+    environment::EnvVar,
     error::Result,
-    name::{DeploymentId, ReplicaId, ServiceId},
+    name::{DeploymentId, IdempotencyKey, ReplicaId, ServiceId, TokenId, UserName},
+    secret::Keyring,
     service::{Deployment, LogLine, Obstacle, Phase, Replica, Seen, Service, ServiceView, Wish},
 };
 
@@ -32,17 +38,42 @@ pub struct Page<T> {
     pub items: Vec<T>,
 }
 
+/// One attempt to create a service, which a client may repeat when it saw no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What the client calls it. It is the owner's: two users may use the same one.
+    pub key: IdempotencyKey,
+    /// SHA-256 of what was asked for: a repeated attempt asks for the same.
+    pub fingerprint: [u8; 32],
+}
+
+/// What became of an attempt to create a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// The service is there now.
+    New,
+    /// An earlier attempt had made this one, which may be gone since; nothing was done.
+    Repeated(ServiceId),
+}
+
 /// Domain verbs over durable and volatile state.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     // Durable ------------------------------------------------------------------------------
 
-    /// Adds a service with its first deployment.
+    /// Adds a service with its first deployment, unless this attempt was made before: what it made
+    /// is then told for `limits::ATTEMPTS_REMEMBERED`.
     ///
     /// # Errors
-    /// `Conflict` on field `name` or `function_name` when another service has the name, or the pair
-    /// of domain and function name.
-    async fn create_service(&self, service: &Service, first: &Deployment) -> Result<()>;
+    /// `Conflict` on field `name` or `function_name` when another service of this owner has the name,
+    /// or any other the pair of domain and function name; without field when the attempt's key was
+    /// used for something else.
+    async fn create_service(
+        &self,
+        service: &Service,
+        first: &Deployment,
+        attempt: Option<&Attempt>,
+    ) -> Result<Creation>;
 
     /// Replaces a service, and adds a deployment when there is one. `service.version` is the
     /// version that was read; it is counted up here and nowhere else. `live_deployment` is not
@@ -66,8 +97,13 @@ pub trait Store: Send + Sync + 'static {
     /// One service, with its code.
     async fn service(&self, id: ServiceId) -> Result<Option<Service>>;
 
-    /// Services in the order in which they were made, with their code.
-    async fn services(&self, offset: usize, limit: usize) -> Result<Page<Service>>;
+    /// The services that a query takes, with their code.
+    async fn services(
+        &self,
+        query: &ServiceQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<Service>>;
 
     /// Ids of all services.
     async fn service_ids(&self) -> Result<Vec<ServiceId>>;
@@ -123,6 +159,55 @@ pub trait Store: Send + Sync + 'static {
         id: DeploymentId,
         at: Timestamp,
     ) -> Result<Option<DeploymentId>>;
+
+    /// What a deployment's code finds in its environment; nothing when the deployment is gone.
+    async fn environment(&self, service: ServiceId, id: DeploymentId) -> Result<Vec<EnvVar>>;
+
+    /// Seals every value of a service and of its deployments anew, with the keyring's newest key.
+    /// No version is counted up: nothing has changed. Says how many values there were.
+    ///
+    /// # Errors
+    /// `Store` when the keyring does not open one of them; then none is changed.
+    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<u64>;
+
+    /// Adds a token.
+    ///
+    /// # Errors
+    /// `Conflict` on field `user` when that one has `limits::TOKENS_PER_USER` already.
+    async fn add_token(&self, token: &AccessToken) -> Result<()>;
+
+    /// The token with this SHA-256 digest, also one that has expired.
+    async fn token(&self, digest: &[u8; 32]) -> Result<Option<AccessToken>>;
+
+    /// Tokens of one user or of all, newest first.
+    async fn tokens(
+        &self,
+        user: Option<&UserName>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<AccessToken>>;
+
+    /// Revokes a token, of one user or of any; it is refused from now on. What it was, if it was.
+    async fn remove_token(
+        &self,
+        user: Option<&UserName>,
+        id: TokenId,
+    ) -> Result<Option<AccessToken>>;
+
+    /// Notes when a token was used. A crash may lose it. A token that is gone is no error.
+    async fn note_token_use(&self, id: TokenId, at: Timestamp) -> Result<()>;
+
+    /// Adds an entry, whose `id` is given here; the oldest go when there are more than
+    /// `limits::AUDIT_KEPT`.
+    async fn append_audit(&self, entry: &AuditEntry) -> Result<()>;
+
+    /// The entries that a query takes, newest first.
+    async fn audit(
+        &self,
+        query: &AuditQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<AuditEntry>>;
 
     // Volatile -----------------------------------------------------------------------------
     // Demand and obstacles of a service that is neither kept nor has replicas are not kept.

@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 /// What a token must be, for error messages.
 const RULE: &str = "must be at least 16 visible ASCII characters without spaces";
 
+/// The file in the data directory that holds the token when no setting does.
+const FILE: &str = "token";
+
 /// A secret that callers present. Only its digest is kept, so that nothing can show it.
 #[derive(Clone)]
 pub struct Token([u8; 32]);
@@ -31,11 +34,25 @@ impl Token {
         Ok(Self(Sha256::digest(text).into()))
     }
 
+    /// What a caller presented, whatever it is: it need not keep the rule to be compared.
+    pub fn presented(text: &str) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+
+    /// The token with this SHA-256 digest.
+    pub fn of_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     /// Whether this is the token. Takes as long for a near miss as for a far one.
-    pub fn matches(&self, presented: &str) -> bool {
-        let presented: [u8; 32] = Sha256::digest(presented).into();
-        let differences = self.0.iter().zip(presented).fold(0, |all, (a, b)| all | (a ^ b));
+    pub fn matches(&self, presented: &Self) -> bool {
+        let differences = self.0.iter().zip(presented.0).fold(0, |all, (a, b)| all | (a ^ b));
         std::hint::black_box(differences) == 0
+    }
+
+    /// The SHA-256 digest of the token: what is kept of it.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -43,6 +60,16 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(…)")
     }
+}
+
+/// The text of a new token: 160 random bits, 40 hexadecimal digits.
+///
+/// # Errors
+/// When the system has no randomness.
+pub fn random() -> io::Result<String> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The configured token, else that of `<data_dir>/token`, which is made when it is missing. Blocks.
@@ -53,7 +80,7 @@ pub fn load_or_create(data_dir: &Path, configured: Option<&Token>) -> Result<Tok
     if let Some(token) = configured {
         return Ok(token.clone());
     }
-    let path = data_dir.join("token");
+    let path = data_dir.join(FILE);
     match fs::metadata(&path) {
         Ok(metadata) => load(&path, metadata.permissions().mode()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(data_dir, &path),
@@ -77,14 +104,19 @@ fn load(path: &Path, mode: u32) -> Result<Token> {
 }
 
 fn create(data_dir: &Path, path: &Path) -> Result<Token> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::file("make", path)(io::Error::other(e.to_string())))?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = random().map_err(Error::file("make", path))?;
+    write_private(data_dir, FILE, &format!("{text}\n"))?;
+    Token::parse(&text).map_err(|rule| Error::file("make", path)(io::Error::other(rule)))
+}
 
-    fs::create_dir_all(data_dir).map_err(Error::file("create", data_dir))?;
-    // Written beside and moved, so that a crash leaves no half of a token.
-    let beside = data_dir.join("token.new");
+/// Writes a file that only its owner reads: beside, and moved, so that a crash leaves no half of it.
+/// Blocks.
+///
+/// # Errors
+/// `File`.
+pub(crate) fn write_private(dir: &Path, name: &str, text: &str) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+    let (path, beside) = (dir.join(name), dir.join(format!("{name}.new")));
     let write = || -> io::Result<()> {
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -92,13 +124,12 @@ fn create(data_dir: &Path, path: &Path) -> Result<Token> {
         }
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        writeln!(file, "{text}")?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&beside, path)?;
-        fs::File::open(data_dir)?.sync_all()
+        fs::rename(&beside, &path)?;
+        fs::File::open(dir)?.sync_all()
     };
-    write().map_err(Error::file("write", path))?;
-    Token::parse(&text).map_err(|rule| Error::file("make", path)(io::Error::other(rule)))
+    write().map_err(Error::file("write", &path))
 }
 
 #[cfg(test)]
@@ -116,11 +147,11 @@ mod tests {
         let text = fs::read_to_string(&path).expect("reads");
         let text = text.trim();
         assert!(text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit()), "{text}");
-        assert!(token.matches(text));
-        assert!(load_or_create(&data, None).expect("reads it").matches(text));
+        assert!(token.matches(&Token::presented(text)));
+        assert!(load_or_create(&data, None).expect("reads it").matches(&Token::presented(text)));
         // A file that others can read is used, with a warning.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changes");
-        assert!(load_or_create(&data, None).expect("reads it").matches(text));
+        assert!(load_or_create(&data, None).expect("reads it").matches(&Token::presented(text)));
     }
 
     #[test]
@@ -128,9 +159,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let configured = Token::parse("0123456789abcdef").expect("valid");
         let token = load_or_create(dir.path(), Some(&configured)).expect("takes it");
-        assert!(token.matches("0123456789abcdef"));
+        assert!(token.matches(&Token::presented("0123456789abcdef")));
         for wrong in ["", "0123456789abcdeF", "0123456789abcdef "] {
-            assert!(!token.matches(wrong));
+            assert!(!token.matches(&Token::presented(wrong)));
         }
         assert!(!dir.path().join("token").exists());
         assert_eq!(format!("{token:?}"), "Token(…)");

@@ -115,6 +115,7 @@ fn function() -> (Arc<Routes>, (DeploymentId, Arc<Pool>)) {
         replicas: Vec::new(),
         demand: 0,
         obstacle: None,
+        latest_phase: None,
     });
     (routes, (deployment, pool))
 }

@@ -24,6 +24,7 @@ use control::{
     run_dir::RunDir,
     runtime::Runtimes,
     seccomp::Profile,
+    secret::{self, Keyring},
     store::embedded::Embedded,
     token,
 };
@@ -92,9 +93,10 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     }
     let store = Embedded::open(&config.data_dir)?;
     let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
+    let keys = secret::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
     let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
     let handed_over = predecessor.is_some();
-    let protection = Protection { seccomp, dns };
+    let protection = Protection { seccomp, dns, keyring: Keyring::new(&keys) };
     let parts = Parts::new(config, store.clone(), engine, runtimes, protection, handed_over);
 
     let metrics = Arc::new(Metrics::new(parts.context.clone()));
@@ -120,6 +122,7 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
                 runtimes: parts.runtimes,
                 oci_runtimes: config.oci_runtimes.clone(),
                 denied: parts.context.denied.clone(),
+                keyring: parts.context.keyring.clone(),
                 auth: Authenticator::new(token),
                 limits: ApiLimits { code_bytes: config.code_bytes },
                 public_url: PublicUrl::http(public.0.port()),
@@ -173,8 +176,9 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     Ok(())
 }
 
-/// What was read at the start to shut functions in.
+/// What was read at the start to shut functions in, and their secrets up.
 struct Protection {
+    keyring: Keyring,
     seccomp: Arc<str>,
     dns: resolver::Settings,
 }
@@ -201,6 +205,7 @@ impl Parts {
             images: Images::new(engine.clone(), instance.clone(), runtimes),
             logs: Arc::new(logs),
             engine,
+            keyring: protection.keyring,
             gate: Gate::default(),
             denied: Arc::default(),
             deployments: Arc::default(),

@@ -1,20 +1,54 @@
-//! Who may call: `Authorization: Token …`, as Django REST framework's token authentication.
+//! Who calls: `Authorization: Token …`, as Django REST framework's token authentication, and on
+//! whose services.
 
-use std::{fmt, sync::Arc};
+mod failures;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header};
+use http::{HeaderMap, Uri, header, request::Parts};
+use jiff::Timestamp;
 
-use super::{Api, error::ApiError};
-use crate::token::Token;
+use self::failures::Failures;
+use super::{Api, error::ApiError, query_parameter};
+use crate::{
+    account::AccessToken,
+    limits,
+    name::{TokenId, UserName},
+    store::Store,
+    token::Token,
+};
 
-/// Knows the one token that opens the API.
+/// What is said to whom the token does not open anything, whatever is wrong with it.
+const INVALID: &str = "Invalid token.";
+
+/// Knows the operator's token, and who tried others in vain.
 pub struct Authenticator {
-    token: Token,
+    bootstrap: Token,
+    failures: Failures,
+}
+
+/// Who made a request, and on whose services it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// Who.
+    pub(super) user: UserName,
+    /// Whether this one may act for others.
+    pub(super) is_admin: bool,
+    /// With which token; none for the bootstrap token.
+    pub(super) token: Option<TokenId>,
+    /// From where.
+    pub(super) address: Option<IpAddr>,
+    /// Whose services this request works on; none for everybody's.
+    pub(super) owner: Option<UserName>,
 }
 
 impl fmt::Debug for Authenticator {
@@ -24,44 +58,141 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Lets in whoever sends `token`.
-    pub fn new(token: Token) -> Self {
-        Self { token }
+    /// Lets in who sends `bootstrap`, as the operator, or a token that the store knows.
+    pub fn new(bootstrap: Token) -> Self {
+        Self { bootstrap, failures: Failures::default() }
     }
 
     /// Checks the request's credentials.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        const ABSENT: &str = "Authentication credentials were not provided.";
-        let refuse = |reason| Err(ApiError::Unauthenticated(reason));
-        let Some(value) = headers.get(header::AUTHORIZATION) else {
-            return refuse(ABSENT);
-        };
-        let mut words =
-            value.as_bytes().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        if !words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"token")) {
-            return refuse(ABSENT); // another scheme is for somebody else
+    async fn authenticate(
+        &self,
+        store: &dyn Store,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Result<Caller, ApiError> {
+        let token = credentials(headers).map_err(ApiError::Unauthenticated)?;
+        self.failures.check(address, &token)?;
+        let now = Timestamp::now();
+        if self.bootstrap.matches(&token) {
+            self.failures.passed(address, &token);
+            return Ok(Caller::operator(address));
         }
-        let (token, more) = (words.next(), words.next());
-        let Some(token) = token else {
-            return refuse("Invalid token header. No credentials provided.");
-        };
-        if more.is_some() {
-            return refuse("Invalid token header. Token string should not contain spaces.");
+        match store.token(token.digest()).await? {
+            Some(known) if opens(&known, &token, now) => {
+                self.failures.passed(address, &token);
+                note_use(store, &known, now).await;
+                Ok(Caller {
+                    owner: Some(known.user.clone()),
+                    user: known.user,
+                    is_admin: known.is_admin,
+                    token: Some(known.id),
+                    address,
+                })
+            }
+            _ => {
+                self.failures.failed(address)?;
+                Err(ApiError::Unauthenticated(INVALID))
+            }
         }
-        let Ok(token) = std::str::from_utf8(token) else {
-            return refuse(
-                "Invalid token header. Token string should not contain invalid characters.",
-            );
-        };
-        if self.token.matches(token) { Ok(()) } else { refuse("Invalid token.") }
     }
 }
 
-/// Lets a request through to its handler only with valid credentials.
-pub(super) async fn require(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    match api.auth.authenticate(request.headers()) {
-        Ok(()) => next.run(request).await,
+/// Compared once more in a time that says nothing: the store found it by a key that it may have
+/// compared in another way.
+fn opens(known: &AccessToken, presented: &Token, now: Timestamp) -> bool {
+    Token::of_digest(known.digest).matches(presented) && !known.has_expired(now)
+}
+
+/// To the minute: a busy client must not cost a write for each of its requests.
+async fn note_use(store: &dyn Store, token: &AccessToken, now: Timestamp) {
+    let noted = limits::TOKEN_USE_NOTED;
+    let fresh = |last: Timestamp| {
+        now.duration_since(last).unsigned_abs() < noted // a clock that was set back counts as well
+    };
+    if token.last_used_at.is_some_and(fresh) {
+        return;
+    }
+    if let Err(error) = store.note_token_use(token.id, now).await {
+        tracing::warn!(token = %token.id, %error, "the use of a token was not noted");
+    }
+}
+
+/// The token that a request carries.
+fn credentials(headers: &HeaderMap) -> Result<Token, &'static str> {
+    const ABSENT: &str = "Authentication credentials were not provided.";
+    let value = headers.get(header::AUTHORIZATION).ok_or(ABSENT)?;
+    let mut words = value.as_bytes().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    if !words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"token")) {
+        return Err(ABSENT); // another scheme is for somebody else
+    }
+    let (token, more) = (words.next(), words.next());
+    let token = token.ok_or("Invalid token header. No credentials provided.")?;
+    if more.is_some() {
+        return Err("Invalid token header. Token string should not contain spaces.");
+    }
+    let token = std::str::from_utf8(token)
+        .map_err(|_| "Invalid token header. Token string should not contain invalid characters.")?;
+    Ok(Token::presented(token))
+}
+
+/// Lets a request through to its handler only with valid credentials, which the handler then knows
+/// as its [`Caller`].
+pub(super) async fn require(
+    State(api): State<Arc<Api>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical());
+    let caller = api.auth.authenticate(&*api.store, request.headers(), address).await;
+    match caller.and_then(|caller| caller.for_owner(request.uri())) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Caller {
+    fn operator(address: Option<IpAddr>) -> Self {
+        let user = UserName::operator();
+        Self { owner: Some(user.clone()), user, is_admin: true, token: None, address }
+    }
+
+    /// Applies `?owner=`: an admin acts for the user that it names, or with `*` for all of them.
+    fn for_owner(mut self, uri: &Uri) -> Result<Self, ApiError> {
+        let Some(owner) = query_parameter(uri, "owner") else { return Ok(self) };
+        let owner = match owner.as_str() {
+            "*" => None,
+            name => {
+                Some(UserName::parse(name).map_err(|e| ApiError::field("owner", e.to_string()))?)
+            }
+        };
+        if !self.is_admin && owner.as_ref() != Some(&self.user) {
+            return Err(ApiError::Forbidden);
+        }
+        self.owner = owner;
+        Ok(self)
+    }
+
+    /// Whether the request works on what this user owns.
+    pub(super) fn works_for(&self, owner: &UserName) -> bool {
+        self.owner.as_ref().is_none_or(|own| own == owner)
+    }
+
+    /// 403 for whoever is no admin.
+    pub(super) fn require_admin(&self) -> Result<(), ApiError> {
+        if self.is_admin { Ok(()) } else { Err(ApiError::Forbidden) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Every route that asks for one is behind `require`.
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Internal)
     }
 }
 
@@ -71,53 +202,64 @@ mod tests {
 
     use super::*;
 
-    fn authenticator() -> Authenticator {
-        Authenticator::new(Token::parse("s3cret-s3cret-s3cret").expect("long enough"))
-    }
-
-    fn outcome(header_value: Option<&[u8]>) -> Result<(), &'static str> {
+    fn refusal(value: Option<&[u8]>) -> Result<Token, &'static str> {
         let mut headers = HeaderMap::new();
-        if let Some(value) = header_value {
+        if let Some(value) = value {
             let value = HeaderValue::from_bytes(value).expect("a header value");
             headers.insert(header::AUTHORIZATION, value);
         }
-        match authenticator().authenticate(&headers) {
-            Ok(()) => Ok(()),
-            Err(ApiError::Unauthenticated(reason)) => Err(reason),
-            Err(other) => panic!("{other:?}"),
-        }
+        credentials(&headers)
+    }
+
+    fn caller(is_admin: bool) -> Caller {
+        let user = UserName::parse("alice").expect("valid");
+        Caller { owner: Some(user.clone()), user, is_admin, token: None, address: None }
     }
 
     #[test]
-    fn only_the_token_opens() {
-        assert_eq!(outcome(Some(b"Token s3cret-s3cret-s3cret")), Ok(()));
-        assert_eq!(outcome(Some(b"token   s3cret-s3cret-s3cret")), Ok(()));
-        for wrong in
-            [&b"Token s3cre"[..], b"Token s3cret-s3cret-s3cret2", b"Token S3CRET-S3CRET-S3CRET"]
-        {
-            assert_eq!(outcome(Some(wrong)), Err("Invalid token."));
+    fn credentials_are_found_whatever_the_spelling_around_them() {
+        let expected = Token::presented("s3cret");
+        for good in [&b"Token s3cret"[..], b"token  s3cret ", b"TOKEN\ts3cret"] {
+            assert!(refusal(Some(good)).expect("found").matches(&expected));
         }
     }
 
     #[test]
     fn each_refusal_says_why() {
-        let absent = Err("Authentication credentials were not provided.");
-        assert_eq!(outcome(None), absent);
-        assert_eq!(outcome(Some(b"Bearer s3cret-s3cret-s3cret")), absent);
-        assert_eq!(outcome(Some(b"")), absent);
-        assert_eq!(outcome(Some(b"Token")), Err("Invalid token header. No credentials provided."));
-        assert_eq!(
-            outcome(Some(b"Token a b")),
-            Err("Invalid token header. Token string should not contain spaces.")
-        );
-        assert_eq!(
-            outcome(Some(b"Token \xff")),
-            Err("Invalid token header. Token string should not contain invalid characters.")
-        );
+        let absent = "Authentication credentials were not provided.";
+        let cases: [(Option<&[u8]>, &str); 6] = [
+            (None, absent),
+            (Some(b"Bearer s3cret"), absent),
+            (Some(b""), absent),
+            (Some(b"Token"), "Invalid token header. No credentials provided."),
+            (Some(b"Token a b"), "Invalid token header. Token string should not contain spaces."),
+            (
+                Some(b"Token \xff"),
+                "Invalid token header. Token string should not contain invalid characters.",
+            ),
+        ];
+        for (value, reason) in cases {
+            assert_eq!(refusal(value).expect_err("refused"), reason);
+        }
+    }
+
+    #[test]
+    fn only_an_admin_acts_for_others() {
+        let ask = |is_admin, uri| caller(is_admin).for_owner(&Uri::from_static(uri));
+        let bob = UserName::parse("bob").expect("valid");
+        assert!(ask(false, "/a/").expect("own").works_for(&caller(false).user));
+        assert!(ask(false, "/a/?owner=alice").is_ok());
+        for uri in ["/a/?owner=bob", "/a/?owner=*"] {
+            assert_eq!(ask(false, uri), Err(ApiError::Forbidden));
+            assert!(ask(true, uri).expect("an admin").works_for(&bob));
+        }
+        assert!(!ask(true, "/a/").expect("an admin").works_for(&bob));
+        assert!(ask(true, "/a/?owner=a%20b").is_err());
     }
 
     #[test]
     fn it_never_prints_its_digest() {
-        assert_eq!(format!("{:?}", authenticator()), "Authenticator(…)");
+        let authenticator = Authenticator::new(Token::presented("s3cret"));
+        assert_eq!(format!("{authenticator:?}"), "Authenticator(…)");
     }
 }

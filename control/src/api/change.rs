@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::{error::FieldErrors, input::Input};
 use crate::{
-    name::ServiceId,
-    service::{Deployment, FunctionSpec, Service},
+    name::{ServiceId, UserName},
+    service::{Cause, Deployment, FunctionSpec, Origin, Service},
 };
 
 /// Defaults of a new service.
@@ -29,7 +29,12 @@ impl Input {
     ///
     /// # Errors
     /// Fields that do not go together, or that are missing.
-    pub(super) fn create(self, now: Timestamp) -> Result<(Service, Deployment), FieldErrors> {
+    pub(super) fn create(
+        self,
+        owner: UserName,
+        by: UserName,
+        now: Timestamp,
+    ) -> Result<(Service, Deployment), FieldErrors> {
         let (Some(name), Some(runtime), Some(code)) = (self.name, self.runtime, self.code) else {
             let missing = "This field is required.".to_owned();
             return Err(Self::REQUIRED.map(|f| (f.to_owned(), vec![missing.clone()])).into());
@@ -43,11 +48,14 @@ impl Input {
             cpu_shares: self.cpu_shares.unwrap_or(CPU_SHARES),
             egress: self.egress.unwrap_or_default(),
             oci_runtime: self.oci_runtime.unwrap_or_default(),
+            env_vars: Vec::new(),
         };
         let id = ServiceId::new();
-        let deployment = Deployment::queued(id, function.clone(), now);
+        let origin = Origin { by, cause: Cause::Created };
+        let deployment = Deployment::queued(id, function.clone(), origin, now);
         let service = Service {
             id,
+            owner,
             function_name: or_parse(self.function_name, "function_name", || name.to_string())?,
             public_domain: or_parse(self.public_domain, "public_domain", || {
                 format!("{name}.localhost")
@@ -77,6 +85,7 @@ impl Input {
     pub(super) fn apply(
         &self,
         current: &Service,
+        by: &UserName,
         now: Timestamp,
     ) -> Result<Option<Update>, FieldErrors> {
         let mut service = current.clone();
@@ -100,13 +109,14 @@ impl Input {
             return Ok(None);
         }
         let changed = service.function != current.function;
-        Ok(Some(if changed { redeploy(service, now) } else { touch(service, now) }))
+        let origin = Origin { by: by.clone(), cause: Cause::Changed };
+        Ok(Some(if changed { redeploy(service, origin, now) } else { touch(service, now) }))
     }
 }
 
 /// A new deployment of what the service holds.
-pub(super) fn redeploy(service: Service, now: Timestamp) -> Update {
-    let deployment = Deployment::queued(service.id, service.function.clone(), now);
+pub(super) fn redeploy(service: Service, origin: Origin, now: Timestamp) -> Update {
+    let deployment = Deployment::queued(service.id, service.function.clone(), origin, now);
     let Update { service, .. } = touch(service, now);
     let service = Service { latest_deployment: deployment.id, ..service };
     Update { service, deployment: Some(deployment) }
@@ -159,12 +169,16 @@ mod tests {
     fn service() -> Service {
         let body = json!({"name": "a", "function_runtime": "node18", "function_code": "x"});
         let input = read(body, &Input::REQUIRED).expect("valid");
-        input.create(Timestamp::UNIX_EPOCH).expect("consistent").0
+        let operator = UserName::operator;
+        input.create(operator(), operator(), Timestamp::UNIX_EPOCH).expect("consistent").0
     }
 
     fn update(body: Value) -> Option<Update> {
         let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1);
-        read(body, &[]).expect("valid").apply(&service(), now).expect("consistent")
+        read(body, &[])
+            .expect("valid")
+            .apply(&service(), &UserName::operator(), now)
+            .expect("consistent")
     }
 
     #[test]
@@ -212,7 +226,8 @@ mod tests {
     #[test]
     fn replica_bounds_are_checked_with_what_is_there() {
         let apply = |body| {
-            read(body, &[]).expect("valid").apply(&service(), Timestamp::UNIX_EPOCH).map(|_| ())
+            let input = read(body, &[]).expect("valid");
+            input.apply(&service(), &UserName::operator(), Timestamp::UNIX_EPOCH).map(|_| ())
         };
         let errors = apply(json!({"min_replicas": 5})).expect_err("max is 4");
         assert_eq!(errors["min_replicas"], ["Must not be greater than max_replicas, which is 4."]);

@@ -1,11 +1,12 @@
 //! `services/{id}/deployments/`: what was deployed, how it went, and deploying the same again.
 
 use axum::{Json, extract::State, response::IntoResponse};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
 use super::{
     Ids, Shared,
+    auth::Caller,
     body::JsonObject,
     change::redeploy,
     error::ApiError,
@@ -15,16 +16,17 @@ use super::{
 };
 use crate::{
     name::{DeploymentId, ServiceId},
-    service::Service,
+    service::{Cause, Origin, Service},
 };
 
 /// `GET services/{id}/deployments/`, newest first.
 pub(super) async fn list(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
     page: PageRequest,
 ) -> Result<impl IntoResponse, ApiError> {
-    let service = api.service(id).await?;
+    let service = api.service(&caller, id).await?;
     let deployments = api.store.deployments(service.id, page.offset(), page.limit()).await?;
     page.check(deployments.count)?;
     let records = deployments.items.into_iter().map(DeploymentRecord::from).collect();
@@ -34,8 +36,10 @@ pub(super) async fn list(
 /// `GET services/{id}/deployments/{deployment}/`
 pub(super) async fn retrieve(
     State(api): Shared,
+    caller: Caller,
     Ids((service, id)): Ids<(ServiceId, DeploymentId)>,
 ) -> Result<impl IntoResponse, ApiError> {
+    let service = api.service(&caller, service).await?.id;
     let deployment = api.store.deployment(service, id).await?.ok_or(ApiError::NotFound)?;
     Ok(Json(FullDeployment::from(deployment)))
 }
@@ -44,13 +48,17 @@ pub(super) async fn retrieve(
 /// that failed a deployment whose code is right.
 pub(super) async fn create(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
+    headers: HeaderMap,
     JsonObject(object): JsonObject,
 ) -> Result<impl IntoResponse, ApiError> {
-    let current = api.service(id).await?;
+    let current = api.service(&caller, id).await?;
     Fields::of(object).finish(&[]).map_err(ApiError::Fields)?;
-    let again = |service: &Service| Ok(Some(redeploy(service.clone(), Timestamp::now())));
-    let (service, deployment) = api.change(current, again).await?;
+    let origin = Origin { by: caller.user.clone(), cause: Cause::Redeployed };
+    let again =
+        |service: &Service| Ok(Some(redeploy(service.clone(), origin.clone(), Timestamp::now())));
+    let (service, deployment) = api.change(current, &headers, again).await?;
     let Some(deployment) = deployment else { return Err(ApiError::Internal) };
     let location = format!("/api/v1/services/{}/deployments/{}/", service.id, deployment.id);
     let body = Json(DeploymentRecord::from(deployment));

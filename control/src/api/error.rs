@@ -1,7 +1,7 @@
 //! The only place that turns an error into an admin API response. What the caller did wrong is
 //! told in full; what went wrong inside goes to the log.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -29,6 +29,8 @@ pub(super) enum ApiError {
     Parse(String),
     /// 401.
     Unauthenticated(&'static str),
+    /// 403: the caller is known, and this is not for them.
+    Forbidden,
     /// 404.
     NotFound,
     /// 404: the list has no such page.
@@ -41,10 +43,14 @@ pub(super) enum ApiError {
     BodyTimeout,
     /// 409.
     Conflict(String),
+    /// 412: somebody else changed it since it was read.
+    PreconditionFailed,
     /// 413, with the limit in bytes.
     BodyTooLarge(usize),
     /// 415, with what was sent.
     UnsupportedMedia(String),
+    /// 429, with the seconds after which it is worth trying again.
+    Throttled(u64),
     /// 500.
     Internal,
     /// 503: something that Grid needs is away.
@@ -59,17 +65,25 @@ impl ApiError {
         Self::Fields(BTreeMap::from([(name.to_owned(), vec![message.into()])]))
     }
 
+    /// The caller has to wait.
+    pub(super) fn throttled(wait: Duration) -> Self {
+        Self::Throttled(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Moved(_) => StatusCode::MOVED_PERMANENTLY,
             Self::Fields(_) | Self::Parse(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::InvalidPage | Self::MissingSlash(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -81,6 +95,7 @@ impl ApiError {
             Self::Moved(target) => format!("Moved to {target}."),
             Self::Parse(reason) => format!("JSON parse error - {reason}"),
             Self::Unauthenticated(reason) => (*reason).to_owned(),
+            Self::Forbidden => "You do not have permission to perform this action.".to_owned(),
             Self::NotFound => "Not found.".to_owned(),
             Self::InvalidPage => "Invalid page.".to_owned(),
             Self::MissingSlash(path) => {
@@ -89,6 +104,16 @@ impl ApiError {
             Self::MethodNotAllowed(method) => format!("Method \"{method}\" not allowed."),
             Self::BodyTimeout => "The request's body did not arrive in time.".to_owned(),
             Self::Conflict(message) => message.clone(),
+            Self::PreconditionFailed => {
+                "It was changed since it was read: If-Match names an older version. Read it again."
+                    .to_owned()
+            }
+            Self::Throttled(1) => {
+                "Request was throttled. Expected available in 1 second.".to_owned()
+            }
+            Self::Throttled(seconds) => {
+                format!("Request was throttled. Expected available in {seconds} seconds.")
+            }
             Self::BodyTooLarge(limit) => {
                 format!("The request's body is larger than {limit} bytes.")
             }
@@ -132,6 +157,9 @@ impl IntoResponse for ApiError {
         match self {
             Self::Unauthenticated(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Token"));
+            }
+            Self::Throttled(seconds) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
             Self::Unavailable | Self::TimedOut => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     Ids, Shared,
+    auth::Caller,
     error::{ApiError, FieldErrors},
     fields::Fields,
     query_parameter,
@@ -36,11 +37,12 @@ struct Lines {
 /// `GET services/{id}/logs/?tail=100&request_id=…&format=text`, newest line last.
 pub(super) async fn read(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let service = api.service(id).await?;
+    let service = api.service(&caller, id).await?;
     let (query, as_text) = query(&uri, &headers).map_err(ApiError::Fields)?;
     let lines = api.logs.read(service.id, &query).await?;
     if !as_text {

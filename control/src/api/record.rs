@@ -9,16 +9,18 @@ use crate::{
     error::Result,
     name::{
         DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
+        UserName,
     },
     service::{
-        Deployment, Egress, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service, Wish,
+        Deployment, Egress, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service,
+        Status, Wish,
     },
-    store::Store,
 };
 
 /// Fields of a service's record that a client may send back but not change.
-pub(super) const READ_ONLY: [&str; 12] = [
+pub(super) const READ_ONLY: [&str; 13] = [
     "id",
+    "owner",
     "url",
     "status",
     "problem",
@@ -36,6 +38,7 @@ pub(super) const READ_ONLY: [&str; 12] = [
 #[derive(Debug, Serialize)]
 pub(super) struct ServiceRecord {
     id: ServiceId,
+    owner: UserName,
     name: ServiceName,
     deploy_type: &'static str,
     function_name: FunctionName,
@@ -72,20 +75,6 @@ pub(super) struct ChangedService {
     #[serde(flatten)]
     pub(super) service: ServiceRecord,
     pub(super) deployment: Option<DeploymentRecord>,
-}
-
-/// How a service is, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    /// A deployment serves, and no newer one is on its way.
-    Live,
-    /// The newest deployment is on its way; an older one may serve meanwhile.
-    Deploying,
-    /// The newest deployment failed, and none serves.
-    Failed,
-    /// A deployment is live, but its replicas cannot be started; `problem` says why.
-    Failing,
 }
 
 /// A container: `{"id": "k3v…", "deployment": "0192…", "state": "ready"}`.
@@ -126,12 +115,14 @@ pub(super) struct FullDeployment {
 impl ServiceRecord {
     /// The record of a service as everything about it stands now.
     pub(super) async fn load(api: &Api, service: Service) -> Result<Self> {
-        let (store, public_url) = (&*api.store, &api.public_url);
-        let latest_phase = latest_phase(store, &service).await?;
-        let view = store.view(service.id).await?;
+        let view = api.store.view(service.id).await?;
+        // The view may be newer than the record; then the newer state is the one to tell.
+        let live = view.route.and_then(|route| route.live_deployment).or(service.live_deployment);
+        let latest_phase = view.latest_phase.unwrap_or(Phase::Queued);
         Ok(Self {
-            url: public_url.of(&service.public_domain, &service.function_name),
-            status: Status::of(service.live_deployment, latest_phase, view.obstacle.is_some()),
+            owner: service.owner,
+            url: api.public_url.of(&service.public_domain, &service.function_name),
+            status: Status::of(live, latest_phase, view.obstacle.is_some()),
             problem: view.obstacle.map(|obstacle| obstacle.message),
             egress_denied: api.denied.of(service.id),
             replicas: view.replicas.into_iter().map(ReplicaRecord::from).collect(),
@@ -152,7 +143,7 @@ impl ServiceRecord {
             max_replicas: service.max_replicas,
             rate_limit: service.rate_limit,
             rate_burst: service.rate_burst,
-            live_deployment: service.live_deployment,
+            live_deployment: live,
             latest_deployment: service.latest_deployment,
             latest_deployment_phase: latest_phase,
             created_at: service.created_at,
@@ -163,27 +154,6 @@ impl ServiceRecord {
 
 fn oci_runtime(name: Option<String>) -> String {
     name.unwrap_or_else(|| DEFAULT_OCI_RUNTIME.to_owned())
-}
-
-/// The service was read before its deployment, and both may have moved on in between; then the
-/// newer state is the one to tell.
-async fn latest_phase(store: &dyn Store, service: &Service) -> Result<Phase> {
-    if service.live_deployment == Some(service.latest_deployment) {
-        return Ok(Phase::Live);
-    }
-    let deployment = store.deployment(service.id, service.latest_deployment).await?;
-    Ok(deployment.map_or(Phase::Queued, |deployment| deployment.phase))
-}
-
-impl Status {
-    fn of(live: Option<DeploymentId>, latest: Phase, obstructed: bool) -> Self {
-        match (live, latest) {
-            (_, latest) if !latest.is_settled() => Self::Deploying,
-            (None, latest) if latest != Phase::Live => Self::Failed,
-            _ if obstructed => Self::Failing,
-            _ => Self::Live,
-        }
-    }
 }
 
 impl From<Replica> for ReplicaRecord {
@@ -227,21 +197,5 @@ impl From<Deployment> for DeploymentRecord {
             oci_runtime: oci_runtime(deployment.function.oci_runtime),
             created_at: deployment.created_at,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_change_of_a_serving_function_leaves_it_live() {
-        let live = Some(DeploymentId::new());
-        assert_eq!(Status::of(None, Phase::Queued, false), Status::Deploying);
-        assert_eq!(Status::of(None, Phase::Failed, true), Status::Failed);
-        assert_eq!(Status::of(live, Phase::Live, false), Status::Live);
-        assert_eq!(Status::of(live, Phase::Live, true), Status::Failing);
-        assert_eq!(Status::of(live, Phase::Building, true), Status::Deploying);
-        assert_eq!(Status::of(live, Phase::Failed, false), Status::Live);
     }
 }

@@ -1,15 +1,22 @@
 //! `services/`: create, list, read, change, delete.
 
-use axum::{Json, extract::State, response::IntoResponse};
-use http::{StatusCode, header};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
     Api, Ids, Shared,
+    auth::Caller,
     body::JsonObject,
     change::Update,
+    condition::{attempt, etag, if_match},
     error::{ApiError, FieldErrors},
+    filter::query,
     input::{Input, Rules},
     page::PageRequest,
     record::{ChangedService, ServiceRecord},
@@ -18,6 +25,7 @@ use crate::{
     error::Error,
     name::ServiceId,
     service::{Deployment, Service},
+    store::Creation,
 };
 
 /// How often a change is tried when others change the same service in between. Each lost attempt
@@ -27,9 +35,12 @@ const ATTEMPTS: usize = 100;
 /// `GET services/`
 pub(super) async fn list(
     State(api): Shared,
+    caller: Caller,
+    uri: Uri,
     page: PageRequest,
 ) -> Result<impl IntoResponse, ApiError> {
-    let services = api.store.services(page.offset(), page.limit()).await?;
+    let query = query(&caller, &uri)?;
+    let services = api.store.services(&query, page.offset(), page.limit()).await?;
     page.check(services.count)?;
     let mut records = Vec::with_capacity(services.items.len());
     for service in services.items {
@@ -38,52 +49,74 @@ pub(super) async fn list(
     Ok(page.body(services.count, records))
 }
 
-/// `POST services/`
+/// `POST services/`. With `Idempotency-Key`, an attempt that is repeated gets the service that the
+/// first one made.
 pub(super) async fn create(
     State(api): Shared,
+    caller: Caller,
+    headers: HeaderMap,
     JsonObject(object): JsonObject,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
+    let Some(owner) = caller.owner.clone() else {
+        return Err(ApiError::field("owner", "Name the user for whom the service is made."));
+    };
+    let attempt = attempt(&headers, &object)?;
     let input = Input::read(object, &Input::REQUIRED, &api.rules()).map_err(ApiError::Fields)?;
-    let (service, first) = input.create(Timestamp::now()).map_err(ApiError::Fields)?;
-    api.store.create_service(&service, &first).await?;
+    let created = input.create(owner, caller.user.clone(), Timestamp::now());
+    let (service, first) = created.map_err(ApiError::Fields)?;
+    let (service, first) =
+        match api.store.create_service(&service, &first, attempt.as_ref()).await? {
+            Creation::New => (service, Some(first)),
+            Creation::Repeated(id) => api.made_before(&caller, id).await?,
+        };
     let location = format!("/api/v1/services/{}/", service.id);
-    let body = api.changed(service, Some(first)).await?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)))
+    let (tag, body) = (etag(&service), api.changed(service, first).await?);
+    let headers = [(header::LOCATION, location), (header::ETAG, tag)];
+    Ok((StatusCode::CREATED, headers, Json(body)).into_response())
 }
 
 /// `GET services/{id}/`
 pub(super) async fn retrieve(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let service = api.service(id).await?;
-    Ok(Json(api.record(service).await?))
+    let service = api.service(&caller, id).await?;
+    Ok(([(header::ETAG, etag(&service))], Json(api.record(service).await?)))
 }
 
 /// `PUT services/{id}/`: as PATCH, but a complete description is asked for. Optional fields that it
 /// leaves out stay as they are, as everywhere in Django REST framework.
 pub(super) async fn replace(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
+    headers: HeaderMap,
     JsonObject(object): JsonObject,
-) -> Result<impl IntoResponse, ApiError> {
-    api.update(id, object, &Input::REQUIRED).await.map(Json)
+) -> Result<Response, ApiError> {
+    api.update(&caller, id, &headers, object, &Input::REQUIRED).await
 }
 
 /// `PATCH services/{id}/`
 pub(super) async fn patch(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
+    headers: HeaderMap,
     JsonObject(object): JsonObject,
-) -> Result<impl IntoResponse, ApiError> {
-    api.update(id, object, &[]).await.map(Json)
+) -> Result<Response, ApiError> {
+    api.update(&caller, id, &headers, object, &[]).await
 }
 
 /// `DELETE services/{id}/`
 pub(super) async fn delete(
     State(api): Shared,
+    caller: Caller,
     Ids(id): Ids<ServiceId>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
+    let service = api.service(&caller, id).await?;
+    if_match(&headers, &service)?;
     match api.store.delete_service(id).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::NotFound),
@@ -95,9 +128,32 @@ impl Api {
         Rules { runtimes: &self.runtimes, oci_runtimes: &self.oci_runtimes, limits: self.limits }
     }
 
-    /// The service, or 404.
-    pub(super) async fn service(&self, id: ServiceId) -> Result<Service, ApiError> {
-        self.store.service(id).await?.ok_or(ApiError::NotFound)
+    /// The service, or 404: also when it is somebody else's.
+    pub(super) async fn service(
+        &self,
+        caller: &Caller,
+        id: ServiceId,
+    ) -> Result<Service, ApiError> {
+        let service = self.store.service(id).await?;
+        service.filter(|service| caller.works_for(&service.owner)).ok_or(ApiError::NotFound)
+    }
+
+    /// What an earlier attempt made, as it is now, with its first deployment while that is kept.
+    async fn made_before(
+        &self,
+        caller: &Caller,
+        id: ServiceId,
+    ) -> Result<(Service, Option<Deployment>), ApiError> {
+        match self.service(caller, id).await {
+            Ok(service) => {
+                let latest = self.store.deployment(id, service.latest_deployment).await?;
+                Ok((service, latest))
+            }
+            Err(ApiError::NotFound) => Err(ApiError::Conflict(format!(
+                "The service that was created with this Idempotency-Key, {id}, was deleted."
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     async fn record(&self, service: Service) -> Result<ServiceRecord, ApiError> {
@@ -107,15 +163,18 @@ impl Api {
     /// Changes a service as a request says, which must have the `required` fields.
     async fn update(
         &self,
+        caller: &Caller,
         id: ServiceId,
+        headers: &HeaderMap,
         object: Map<String, Value>,
         required: &[&str],
-    ) -> Result<ChangedService, ApiError> {
-        let current = self.service(id).await?;
+    ) -> Result<Response, ApiError> {
+        let current = self.service(caller, id).await?;
         let input = Input::read(object, required, &self.rules()).map_err(ApiError::Fields)?;
-        let apply = |service: &Service| input.apply(service, Timestamp::now());
-        let (service, deployment) = self.change(current, apply).await?;
-        self.changed(service, deployment).await
+        let apply = |service: &Service| input.apply(service, &caller.user, Timestamp::now());
+        let (service, deployment) = self.change(current, headers, apply).await?;
+        let tag = [(header::ETAG, etag(&service))];
+        Ok((tag, Json(self.changed(service, deployment).await?)).into_response())
     }
 
     async fn changed(
@@ -129,20 +188,22 @@ impl Api {
 
     /// Stores what `change` makes of the service; when somebody else was faster, what it makes of
     /// the service as that one left it. So changes of different fields merge, and of two changes of
-    /// one field the later one stays. Returns the service as stored, and the deployment if any.
+    /// one field the later one stays. Who sends `If-Match` gets 412 instead. Returns the service as stored, and the deployment if any.
     pub(super) async fn change(
         &self,
         mut current: Service,
+        headers: &HeaderMap,
         change: impl Fn(&Service) -> Result<Option<Update>, FieldErrors>,
     ) -> Result<(Service, Option<Deployment>), ApiError> {
         for _ in 0..ATTEMPTS {
+            if_match(headers, &current)?;
             let Some(update) = change(&current).map_err(ApiError::Fields)? else {
                 return Ok((current, None));
             };
             match self.store.update_service(&update.service, update.deployment.as_ref()).await {
                 Ok(stored) => return Ok((stored, update.deployment)),
                 Err(Error::Conflict { field: None, .. }) => {
-                    current = self.service(current.id).await?;
+                    current = self.store.service(current.id).await?.ok_or(ApiError::NotFound)?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -14,14 +14,16 @@ use clap::{
 };
 
 use super::{ConfigError, DEFAULT_FILE};
-use crate::token::Token;
+use crate::{secret::FernetKeys, token::Token};
 
 /// A variable that begins like one of ours but is not known is a mistake.
 const PREFIXES: [&str; 4] = ["GRID_", "SMSLY_", "MAX_FUNCTION_", "FUNCTION_"];
 /// Variables of the project's own tests and scripts.
 const INTERNAL: &str = "GRID_TEST_";
-/// Read from variables only.
+/// Read from variables only, and never shown.
+const SECRETS: [&str; 2] = [TOKEN, FERNET_KEYS];
 const TOKEN: &str = "SMSLY_TOKEN";
+const FERNET_KEYS: &str = "GRID_FERNET_KEYS";
 /// Names the file, so it cannot be in it.
 const CONFIG: &str = "GRID_CONFIG";
 
@@ -67,10 +69,23 @@ impl Layers {
 
     /// The configured token, when there is one.
     pub(super) fn token(&self) -> Result<Option<Token>, ConfigError> {
-        let Some(given) = self.0.get(TOKEN) else { return Ok(None) };
-        // The value is a secret: it is not shown.
-        let line = |rule| ConfigError::new(format!("{TOKEN} (from {}): {rule}", given.origin));
-        Token::parse(&given.value).map(Some).map_err(line)
+        self.secret(TOKEN, Token::parse)
+    }
+
+    /// The configured Fernet keys, when there are any.
+    pub(super) fn fernet_keys(&self) -> Result<Option<FernetKeys>, ConfigError> {
+        self.secret(FERNET_KEYS, FernetKeys::parse)
+    }
+
+    /// Reads a value that no error shows.
+    fn secret<T>(
+        &self,
+        name: &str,
+        parse: fn(&str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(given) = self.0.get(name) else { return Ok(None) };
+        let line = |rule| ConfigError::new(format!("{name} (from {}): {rule}", given.origin));
+        parse(&given.value).map(Some).map_err(line)
     }
 
     /// Puts the values under a command line.
@@ -100,10 +115,10 @@ impl Layers {
     ) -> Result<(), ConfigError> {
         let known: Vec<&str> = settings(command).map(|arg| arg.get_id().as_str()).collect();
         for (name, value) in variables {
-            if known.contains(&name.as_str()) || name == TOKEN {
+            if known.contains(&name.as_str()) || SECRETS.contains(&name.as_str()) {
                 self.add(name, value.clone(), name, origin);
             } else if is_ours(name) {
-                let likely = likely(name, known.iter().copied().chain([TOKEN]));
+                let likely = likely(name, known.iter().copied().chain(SECRETS));
                 return Err(ConfigError::new(format!(
                     "{name} (from {origin}) is not a setting{likely}"
                 )));
@@ -117,9 +132,9 @@ impl Layers {
         let origin = path.display().to_string();
         let refuse = |line: String| Err(ConfigError::new(line));
         for (name, value) in flat(table) {
-            if name.eq_ignore_ascii_case(TOKEN) {
+            if let Some(secret) = SECRETS.iter().find(|secret| name.eq_ignore_ascii_case(secret)) {
                 return refuse(format!(
-                    "{name} (from {origin}) is a secret: set {TOKEN} in the environment or in .env"
+                    "{name} (from {origin}) is a secret: set {secret} in the environment or in .env"
                 ));
             }
             let in_file = |arg: &&Arg| arg.get_id() != CONFIG;
@@ -181,7 +196,7 @@ pub(super) fn environment() -> Result<BTreeMap<String, String>, ConfigError> {
     let mut variables = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
-        if is_ours(&name) || name == "DOCKER_HOST" || name == TOKEN {
+        if is_ours(&name) || name == "DOCKER_HOST" || SECRETS.contains(&name.as_str()) {
             let value = value.into_string().map_err(|_| {
                 ConfigError::new(format!("{name} (from the environment): must be UTF-8"))
             })?;

@@ -278,11 +278,18 @@ fn the_token_comes_from_variables_and_is_never_shown() {
     let secret = "0123456789abcdef";
     let dir = place(&[(".env", "SMSLY_TOKEN=0123456789abcdef\n")]);
     let config = run(&dir, &[], &[]).expect("good");
-    assert!(config.token.as_ref().is_some_and(|token| token.matches(secret)));
+    assert!(config.token.as_ref().is_some_and(|token| token.matches(&Token::presented(secret))));
     assert!(!format!("{config:?}").contains(secret));
     let line = refusal(&dir, &[("SMSLY_TOKEN", "hunter2")], &[]);
     assert!(line.starts_with("SMSLY_TOKEN (from the environment): must be at least"), "{line}");
     assert!(!line.contains("hunter2"));
+
+    let line = refusal(&dir, &[("GRID_FERNET_KEYS", "hunter2")], &[]);
+    assert!(line.starts_with("GRID_FERNET_KEYS (from the environment): must be Fernet"), "{line}");
+    assert!(!line.contains("hunter2"));
+    let key = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=";
+    let config = run(&dir, &[("GRID_FERNET_KEYS", key)], &[]).expect("good");
+    assert!(config.fernet_keys.is_some() && !format!("{config:?}").contains(key));
 
     let dir = place(&[(".env", "A=1\nhunter2 is my secret\n")]);
     let line = refusal(&dir, &[], &[]);

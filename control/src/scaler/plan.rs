@@ -82,6 +82,7 @@ mod tests {
             replicas: Vec::new(),
             demand,
             obstacle: None,
+            latest_phase: None,
         }
     }
 

@@ -3,12 +3,14 @@
 //! Writers take turns: a turn lasts from the begin of a transaction until the copy in memory and
 //! the hint have followed it, so memory sees commits in their order. `view` reads memory only.
 
+mod accounts;
+mod attempts;
 mod deployments;
 mod memory;
 mod schema;
 mod services;
 
-use std::{path::Path, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -20,13 +22,16 @@ use self::{
     memory::Memory,
     schema::{Fault, Opened},
 };
-use super::{Change, Page, Store};
+use super::{Attempt, Change, Creation, Listing, Page, ServiceQuery, Store};
 use crate::{
+    account::AccessToken,
+    audit::{AuditEntry, AuditQuery},
+    environment::EnvVar,
     error::{Error, Result},
-    name::{DeploymentId, InstanceId, ReplicaId, ServiceId},
-    service::{
-        Deployment, LogLine, Obstacle, Phase, Replica, Route, Seen, Service, ServiceView, Wish,
-    },
+    limits,
+    name::{DeploymentId, InstanceId, ReplicaId, ServiceId, TokenId, UserName},
+    secret::Keyring,
+    service::{Deployment, LogLine, Obstacle, Phase, Replica, Seen, Service, ServiceView, Wish},
 };
 
 /// Hints that a slow receiver may fall behind before it has to read everything again.
@@ -45,6 +50,8 @@ struct Shared {
     /// None when it was closed.
     database: RwLock<Option<Database>>,
     memory: Mutex<Memory>,
+    /// All of them, so that no request costs a look at the disk for its credentials.
+    tokens: Mutex<HashMap<[u8; 32], AccessToken>>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -52,12 +59,26 @@ struct Shared {
 enum Effect {
     /// Nothing: there is nothing to commit and nobody to tell.
     Nothing,
+    /// Something that is no service's.
+    Kept,
     /// Something that memory does not copy.
     Changed(ServiceId),
-    /// The service now looks like this to the edge.
-    Routed(Route),
+    /// A deployment is in another phase.
+    Moved(ServiceId, DeploymentId, Phase),
+    /// The service now looks like this to the edge and in lists.
+    Listed(Box<Listing>),
     /// The service is gone.
     Deleted(ServiceId),
+    /// The token now looks like this.
+    Token(Box<AccessToken>),
+    /// The token with this digest is gone.
+    Revoked([u8; 32]),
+}
+
+impl Effect {
+    fn listed(listing: Listing) -> Self {
+        Self::Listed(Box::new(listing))
+    }
 }
 
 /// What a verb returns, and what it did.
@@ -70,15 +91,17 @@ impl Embedded {
     /// `File` when the directory cannot be made or read; `Store` when another Grid uses it, a newer
     /// Grid wrote it, or the file is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Opened { database, instance, routes } = schema::open(dir)?;
+        let Opened { database, instance, listings, tokens } = schema::open(dir)?;
         let mut memory = Memory::default();
-        for route in routes {
-            memory.set_route(route);
+        for listing in listings {
+            memory.list(listing);
         }
+        let tokens = tokens.into_iter().map(|token| (token.digest, token)).collect();
         Ok(Self {
             shared: Arc::new(Shared {
                 database: RwLock::new(Some(database)),
                 memory: Mutex::new(memory),
+                tokens: Mutex::new(tokens),
                 changes: broadcast::Sender::new(HINTS),
             }),
             turn: Arc::default(),
@@ -152,15 +175,27 @@ impl Embedded {
 impl Shared {
     fn follow(&self, effect: Effect) {
         let service = match effect {
-            Effect::Nothing => return,
+            Effect::Nothing | Effect::Kept => return,
+            Effect::Token(token) => {
+                self.tokens.lock().insert(token.digest, *token);
+                return;
+            }
+            Effect::Revoked(digest) => {
+                self.tokens.lock().remove(&digest);
+                return;
+            }
             Effect::Changed(service) => service,
-            Effect::Routed(route) => {
-                let service = route.service;
-                self.memory.lock().set_route(route);
+            Effect::Moved(service, deployment, phase) => {
+                self.memory.lock().set_phase(service, deployment, phase);
+                service
+            }
+            Effect::Listed(listing) => {
+                let service = listing.route.service;
+                self.memory.lock().list(*listing);
                 service
             }
             Effect::Deleted(service) => {
-                self.memory.lock().drop_route(service);
+                self.memory.lock().unlist(service);
                 service
             }
         };
@@ -192,10 +227,15 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Store for Embedded {
-    async fn create_service(&self, service: &Service, first: &Deployment) -> Result<()> {
-        let (service, first) = (service.clone(), first.clone());
+    async fn create_service(
+        &self,
+        service: &Service,
+        first: &Deployment,
+        attempt: Option<&Attempt>,
+    ) -> Result<Creation> {
+        let (service, first, attempt) = (service.clone(), first.clone(), attempt.cloned());
         self.write("create service", Durability::Immediate, move |transaction| {
-            services::create(transaction, &service, &first)
+            services::create(transaction, &service, &first, attempt.as_ref())
         })
         .await
     }
@@ -223,9 +263,15 @@ impl Store for Embedded {
         self.read("read service", move |transaction| services::get(transaction, id)).await
     }
 
-    async fn services(&self, offset: usize, limit: usize) -> Result<Page<Service>> {
-        self.read("list services", move |transaction| services::page(transaction, offset, limit))
-            .await
+    async fn services(
+        &self,
+        query: &ServiceQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<Service>> {
+        let Page { count, items: ids } = self.shared.memory.lock().select(query, offset, limit);
+        let read = move |transaction: &ReadTransaction| services::with_ids(transaction, &ids);
+        Ok(Page { count, items: self.read("list services", read).await? })
     }
 
     async fn service_ids(&self) -> Result<Vec<ServiceId>> {
@@ -286,6 +332,115 @@ impl Store for Embedded {
     ) -> Result<Option<DeploymentId>> {
         self.write("activate deployment", Durability::Immediate, move |transaction| {
             services::activate(transaction, service, id, at)
+        })
+        .await
+    }
+
+    async fn environment(&self, service: ServiceId, id: DeploymentId) -> Result<Vec<EnvVar>> {
+        self.read("read environment", move |transaction| {
+            deployments::environment(transaction, service, id)
+        })
+        .await
+    }
+
+    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<u64> {
+        let keyring = keyring.clone();
+        self.write("reseal environment", Durability::Immediate, move |transaction| {
+            let mut count = 0;
+            let mut reseal = |vars: &mut Vec<EnvVar>| {
+                for var in vars {
+                    var.value = keyring.seal(&keyring.open(&var.value)?);
+                    count += 1;
+                }
+                Ok(())
+            };
+            services::set_environment(transaction, service, &mut reseal)?;
+            deployments::set_environments(transaction, service, &mut reseal)?;
+            Ok((count, if count == 0 { Effect::Nothing } else { Effect::Kept }))
+        })
+        .await
+    }
+
+    async fn add_token(&self, token: &AccessToken) -> Result<()> {
+        let (token, shared) = (token.clone(), Arc::clone(&self.shared));
+        self.write("add token", Durability::Immediate, move |transaction| {
+            let of_user = |known: &&AccessToken| known.user == token.user;
+            if shared.tokens.lock().values().filter(of_user).count() >= limits::TOKENS_PER_USER {
+                let most = limits::TOKENS_PER_USER;
+                return Err(Fault::Refused(Error::Conflict {
+                    field: Some("user"),
+                    message: format!("This user has {most} tokens, which is the most; revoke one."),
+                }));
+            }
+            accounts::put_token(transaction, &token)?;
+            Ok(((), Effect::Token(Box::new(token))))
+        })
+        .await
+    }
+
+    async fn token(&self, digest: &[u8; 32]) -> Result<Option<AccessToken>> {
+        Ok(self.shared.tokens.lock().get(digest).cloned())
+    }
+
+    async fn tokens(
+        &self,
+        user: Option<&UserName>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<AccessToken>> {
+        let tokens = self.shared.tokens.lock();
+        let of_user = |token: &&AccessToken| user.is_none_or(|user| token.user == *user);
+        let mut found: Vec<&AccessToken> = tokens.values().filter(of_user).collect();
+        found.sort_by_key(|token| Reverse(token.id));
+        let items = found.iter().skip(offset).take(limit).map(|token| (*token).clone()).collect();
+        Ok(Page { count: found.len() as u64, items })
+    }
+
+    async fn remove_token(
+        &self,
+        user: Option<&UserName>,
+        id: TokenId,
+    ) -> Result<Option<AccessToken>> {
+        let (user, shared) = (user.cloned(), Arc::clone(&self.shared));
+        self.write("revoke token", Durability::Immediate, move |transaction| {
+            let known = shared.tokens.lock().values().find(|token| token.id == id).cloned();
+            let known = known.filter(|token| user.is_none_or(|user| token.user == user));
+            let Some(token) = known else { return Ok((None, Effect::Nothing)) };
+            accounts::remove_token(transaction, id)?;
+            Ok((Some(token.clone()), Effect::Revoked(token.digest)))
+        })
+        .await
+    }
+
+    async fn note_token_use(&self, id: TokenId, at: Timestamp) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.write("note use of token", Durability::None, move |transaction| {
+            let known = shared.tokens.lock().values().find(|token| token.id == id).cloned();
+            let Some(token) = known else { return Ok(((), Effect::Nothing)) };
+            let token = AccessToken { last_used_at: Some(at), ..token };
+            accounts::put_token(transaction, &token)?;
+            Ok(((), Effect::Token(Box::new(token))))
+        })
+        .await
+    }
+
+    async fn append_audit(&self, entry: &AuditEntry) -> Result<()> {
+        let entry = entry.clone();
+        self.write("append to audit log", Durability::Immediate, move |transaction| {
+            accounts::append(transaction, entry)
+        })
+        .await
+    }
+
+    async fn audit(
+        &self,
+        query: &AuditQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<AuditEntry>> {
+        let query = query.clone();
+        self.read("read audit log", move |transaction| {
+            accounts::audit(transaction, &query, offset, limit)
         })
         .await
     }

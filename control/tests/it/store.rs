@@ -1,20 +1,47 @@
 //! What every store promises, as functions over `Arc<dyn Store>`, run on the embedded one; and
 //! what the embedded one promises about its file.
 
+mod accounts;
 mod conformance;
+mod creation;
+mod lists;
 mod order;
 mod survival;
+
+use std::sync::Arc;
 
 use control::{
     name::{
         DeploymentId, FunctionName, HandlerName, PublicDomain, ReplicaId, ServiceId, ServiceName,
+        UserName,
     },
     service::{
-        Deployment, Egress, EventFormat, FunctionSpec, LogLine, Phase, PhaseEntry, Replica,
-        Service, Wish,
+        Cause, Deployment, Egress, EventFormat, FunctionSpec, LogLine, Origin, Phase, PhaseEntry,
+        Replica, Service, Wish,
     },
+    store::Store,
 };
 use jiff::Timestamp;
+
+/// What a promise is checked on: an empty store.
+type Subject = Arc<dyn Store>;
+
+/// Runs each named promise of the file on a store of its own, of every kind.
+macro_rules! on_every_store {
+    ($($promise:ident),* $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    let dir = tempfile::tempdir().expect("temporary directory");
+                    let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
+                    super::$promise(std::sync::Arc::new(store)).await;
+                }
+            )*
+        }
+    };
+}
+use on_every_store;
 
 /// The time `seconds` after the epoch.
 fn at(seconds: i64) -> Timestamp {
@@ -31,15 +58,21 @@ fn spec(code: &str) -> FunctionSpec {
         cpu_shares: 256,
         egress: Egress::Public,
         oci_runtime: None,
+        env_vars: Vec::new(),
     }
+}
+
+fn origin(cause: Cause) -> Origin {
+    Origin { by: UserName::operator(), cause }
 }
 
 /// A service that nobody has stored yet, with its first deployment.
 fn service(name: &str) -> (Service, Deployment) {
     let id = ServiceId::new();
-    let first = Deployment::queued(id, spec("first"), at(1));
+    let first = Deployment::queued(id, spec("first"), origin(Cause::Created), at(1));
     let service = Service {
         id,
+        owner: UserName::operator(),
         name: ServiceName::parse(name).expect("valid"),
         function_name: FunctionName::parse(name).expect("valid"),
         public_domain: PublicDomain::parse(format!("{name}.localhost")).expect("valid"),
@@ -61,7 +94,8 @@ fn service(name: &str) -> (Service, Deployment) {
 fn edit(service: &Service, code: &str) -> (Service, Deployment) {
     let mut service = service.clone();
     service.function.code = code.to_owned();
-    let deployment = Deployment::queued(service.id, service.function.clone(), at(2));
+    let origin = origin(Cause::Changed);
+    let deployment = Deployment::queued(service.id, service.function.clone(), origin, at(2));
     (service, deployment)
 }
 

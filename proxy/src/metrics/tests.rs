@@ -44,6 +44,7 @@ fn view(service: ServiceId, routed: bool, replicas: usize) -> ServiceView {
         replicas: (0..replicas).map(|_| replica()).collect(),
         demand: 0,
         obstacle: None,
+        latest_phase: None,
     }
 }
 

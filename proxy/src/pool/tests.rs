@@ -26,8 +26,13 @@ impl World {
         let domain = PublicDomain::parse("a.localhost").expect("valid");
         let function = FunctionName::parse("a").expect("valid");
         let route = Route { max_replicas: 4, ..Route::new(service, domain, function) };
-        let view =
-            ServiceView { route: Some(route), replicas: Vec::new(), demand: 0, obstacle: None };
+        let view = ServiceView {
+            route: Some(route),
+            replicas: Vec::new(),
+            demand: 0,
+            obstacle: None,
+            latest_phase: None,
+        };
         Self { pool: Pool::new(service, queue_length, sender), notes, view, ends: Vec::new() }
     }
 

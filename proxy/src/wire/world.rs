@@ -80,8 +80,13 @@ impl World {
             Route { live_deployment: Some(deployment), ..Route::new(service, domain, function) };
         let routes = Arc::new(Routes::default());
         routes.set(service, Some(&route), &pool);
-        let view =
-            ServiceView { route: Some(route), replicas: Vec::new(), demand: 0, obstacle: None };
+        let view = ServiceView {
+            route: Some(route),
+            replicas: Vec::new(),
+            demand: 0,
+            obstacle: None,
+            latest_phase: None,
+        };
         pool.apply(&view);
         let bounds = Bounds {
             body_bytes: BODY,

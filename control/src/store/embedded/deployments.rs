@@ -9,6 +9,7 @@ use super::{
     services,
 };
 use crate::{
+    environment::EnvVar,
     error::Error,
     limits::{DEPLOYMENT_LOG_LINES, DEPLOYMENTS_KEPT, MESSAGE_CHARS},
     name::{DeploymentId, ServiceId},
@@ -41,6 +42,42 @@ pub(super) fn get(
     deployment.function.code = code(&transaction.open_table(DEPLOYMENT_CODE)?, &key)?;
     deployment.log = log(&transaction.open_table(DEPLOYMENT_LOGS)?, &key)?;
     Ok(Some(deployment))
+}
+
+/// The phase of a deployment; that of one that waits when it is not there.
+pub(super) fn phase(
+    transaction: &WriteTransaction,
+    service: ServiceId,
+    id: DeploymentId,
+) -> Result<Phase, Fault> {
+    Ok(find(transaction, service, id)?.map_or(Phase::Queued, |deployment| deployment.phase))
+}
+
+/// What a deployment's code finds in its environment.
+pub(super) fn environment(
+    transaction: &ReadTransaction,
+    service: ServiceId,
+    id: DeploymentId,
+) -> Result<Vec<EnvVar>, Fault> {
+    let records = transaction.open_table(DEPLOYMENTS)?;
+    let Some(record) = records.get(&key(service, id))? else { return Ok(Vec::new()) };
+    let deployment: Deployment = serde_json::from_slice(record.value())?;
+    Ok(deployment.function.env_vars)
+}
+
+/// Puts other environment variables into every deployment of a service.
+pub(super) fn set_environments(
+    transaction: &WriteTransaction,
+    service: ServiceId,
+    change: &mut dyn FnMut(&mut Vec<EnvVar>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    for mut deployment in all(transaction, service)? {
+        if !deployment.function.env_vars.is_empty() {
+            change(&mut deployment.function.env_vars)?;
+            put(transaction, &deployment)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn page(
@@ -123,7 +160,8 @@ pub(super) fn record(
     {
         prune(transaction, service, live)?;
     }
-    Ok(((), Effect::Changed(service)))
+    let effect = if moved { Effect::Moved(service, id, phase) } else { Effect::Changed(service) };
+    Ok(((), effect))
 }
 
 /// Moves a deployment to `live`; the one that was live and older ones that wait are superseded.

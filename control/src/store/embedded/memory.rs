@@ -1,11 +1,13 @@
-//! What the embedded store keeps in memory: the volatile state, and a copy of every route so that
-//! the edge's reads cost no disk. Each change tells whether it changed anything.
+//! What the embedded store keeps in memory: the volatile state, a copy of every route so that the
+//! edge's reads cost no disk, and what lists of services are filtered and ordered by. Each change
+//! tells whether it changed anything.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    name::{ReplicaId, ServiceId},
-    service::{Obstacle, Replica, Route, Seen, ServiceView, Wish},
+    name::{DeploymentId, ReplicaId, ServiceId},
+    service::{Obstacle, Phase, Replica, Seen, ServiceView, Wish},
+    store::{Listing, Page, ServiceQuery},
 };
 
 /// One entry per service that is kept or has replicas, and none else: an edge that asks for
@@ -17,7 +19,8 @@ pub(super) struct Memory {
 
 #[derive(Default)]
 struct Entry {
-    route: Option<Route>,
+    /// None when the service is gone.
+    listing: Option<Listing>,
     /// In the order in which they were made.
     replicas: Vec<Replica>,
     demand: u32,
@@ -25,22 +28,47 @@ struct Entry {
 }
 
 impl Memory {
-    pub(super) fn set_route(&mut self, route: Route) {
-        let entry = self.services.entry(route.service).or_default();
-        entry.route = Some(route);
+    pub(super) fn list(&mut self, listing: Listing) {
+        let entry = self.services.entry(listing.route.service).or_default();
+        entry.listing = Some(listing);
     }
 
-    pub(super) fn drop_route(&mut self, service: ServiceId) {
+    /// A deployment is in another phase.
+    pub(super) fn set_phase(&mut self, service: ServiceId, id: DeploymentId, phase: Phase) {
+        let listing = self.services.get_mut(&service).and_then(|entry| entry.listing.as_mut());
+        if let Some(listing) = listing.filter(|listing| listing.latest.0 == id) {
+            listing.latest.1 = phase;
+        }
+    }
+
+    pub(super) fn unlist(&mut self, service: ServiceId) {
         if let Some(entry) = self.services.get_mut(&service) {
-            entry.route = None;
+            entry.listing = None;
             entry.obstacle = None;
         }
         self.forget_if_empty(service);
     }
 
     pub(super) fn service_ids(&self) -> Vec<ServiceId> {
-        let kept = self.services.iter().filter(|(_, entry)| entry.route.is_some());
+        let kept = self.services.iter().filter(|(_, entry)| entry.listing.is_some());
         kept.map(|(id, _)| *id).collect()
+    }
+
+    /// The ids of one page of the services that a query takes.
+    pub(super) fn select(
+        &self,
+        query: &ServiceQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Page<ServiceId> {
+        let listed = self.services.values().filter_map(|entry| {
+            let listing = entry.listing.as_ref()?;
+            query.takes(listing, entry.obstacle.is_some()).then_some(listing)
+        });
+        let mut found: Vec<&Listing> = listed.collect();
+        found.sort_by(|a, b| query.compare(a, b));
+        let page = found.iter().skip(offset).take(limit);
+        Page { count: found.len() as u64, items: page.map(|found| found.route.service).collect() }
     }
 
     pub(super) fn put_replica(&mut self, replica: Replica) -> bool {
@@ -85,11 +113,13 @@ impl Memory {
 
     pub(super) fn view(&self, service: ServiceId) -> ServiceView {
         let entry = self.services.get(&service);
+        let listing = entry.and_then(|entry| entry.listing.as_ref());
         ServiceView {
-            route: entry.and_then(|entry| entry.route.clone()),
+            route: listing.map(|listing| listing.route.clone()),
             replicas: entry.map(|entry| entry.replicas.clone()).unwrap_or_default(),
             demand: entry.map_or(0, |entry| entry.demand),
             obstacle: entry.and_then(|entry| entry.obstacle.clone()),
+            latest_phase: listing.map(|listing| listing.latest.1),
         }
     }
 
@@ -99,7 +129,7 @@ impl Memory {
     }
 
     fn forget_if_empty(&mut self, service: ServiceId) {
-        let empty = |entry: &Entry| entry.route.is_none() && entry.replicas.is_empty();
+        let empty = |entry: &Entry| entry.listing.is_none() && entry.replicas.is_empty();
         if self.services.get(&service).is_some_and(empty) {
             self.services.remove(&service);
         }

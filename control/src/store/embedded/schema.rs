@@ -4,13 +4,14 @@
 
 use std::{fs, os::unix::fs::OpenOptionsExt, path::Path};
 
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::services;
+use super::{accounts, services};
 use crate::{
+    account::AccessToken,
     error::{Error, Result},
-    name::InstanceId,
-    service::Route,
+    name::{InstanceId, UserName},
+    store::Listing,
 };
 
 /// Service id → (its place in `SERVICE_ORDER`, JSON without code).
@@ -22,7 +23,7 @@ pub(super) const SERVICE_CODE: TableDefinition<&[u8; 16], &str> =
 /// Counts up with each creation → service id.
 pub(super) const SERVICE_ORDER: TableDefinition<u64, &[u8; 16]> =
     TableDefinition::new("service_order");
-/// Service name → service id.
+/// `owner NUL service name` → service id.
 pub(super) const NAMES: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("names");
 /// `domain NUL function name` → service id.
 pub(super) const ROUTES: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("routes");
@@ -35,18 +36,29 @@ pub(super) const DEPLOYMENT_CODE: TableDefinition<&[u8; 32], &str> =
 /// Service id and deployment id → JSON of the log's lines.
 pub(super) const DEPLOYMENT_LOGS: TableDefinition<&[u8; 32], &[u8]> =
     TableDefinition::new("deployment_logs");
+/// `owner NUL key` → JSON of what an attempt to create a service made.
+pub(super) const ATTEMPTS: TableDefinition<&str, &[u8]> = TableDefinition::new("attempts");
+/// Counts up with each attempt → its key in `ATTEMPTS`.
+pub(super) const ATTEMPT_ORDER: TableDefinition<u64, &str> = TableDefinition::new("attempt_order");
+/// Token id → JSON, with the token's digest.
+pub(super) const TOKENS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("tokens");
+/// Entry's id → JSON.
+pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
+/// (user, entry's id), to find a user's entries.
+pub(super) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
 /// What is known of the file itself.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
 /// The version of all of the above. A change that an older Grid would misread counts it up.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 const OPEN: &str = "open";
 
 /// A file that is ready for use.
 pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) instance: InstanceId,
-    pub(super) routes: Vec<Route>,
+    pub(super) listings: Vec<Listing>,
+    pub(super) tokens: Vec<AccessToken>,
 }
 
 /// Why a transaction did not come to its end.
@@ -116,21 +128,19 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
             other => format!("{}: {other}", path.display()),
         },
     })?;
-    let (instance, routes) = prepare(&database, dir).map_err(|fault| fault.during(OPEN))?;
-    Ok(Opened { database, instance, routes })
+    prepare(database, dir).map_err(|fault| fault.during(OPEN))
 }
 
-fn prepare(database: &Database, dir: &Path) -> Result<(InstanceId, Vec<Route>), Fault> {
+fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
     let transaction = database.begin_write()?;
     let instance = {
         let mut meta = transaction.open_table(META)?;
         let schema = meta.get("schema")?.map(|text| text.value().to_owned());
         match schema {
-            None => {
-                meta.insert("schema", SCHEMA.to_string().as_str())?;
-            }
-            Some(text) => check_schema(&text, dir)?,
+            None => {}
+            Some(text) => migrate(&transaction, check_schema(&text, dir)?)?,
         }
+        meta.insert("schema", SCHEMA.to_string().as_str())?;
         let known = meta.get("instance")?.map(|text| InstanceId::parse(text.value()));
         match known {
             Some(Ok(instance)) => instance,
@@ -150,15 +160,38 @@ fn prepare(database: &Database, dir: &Path) -> Result<(InstanceId, Vec<Route>), 
     transaction.open_table(DEPLOYMENTS)?;
     transaction.open_table(DEPLOYMENT_CODE)?;
     transaction.open_table(DEPLOYMENT_LOGS)?;
-    let routes = services::routes(&transaction)?;
+    transaction.open_table(TOKENS)?;
+    transaction.open_table(AUDIT)?;
+    transaction.open_table(AUDIT_OF)?;
+    let listings = services::listings(&transaction)?;
+    let tokens = accounts::tokens(&transaction)?;
     transaction.commit()?;
-    Ok((instance, routes))
+    Ok(Opened { database, instance, listings, tokens })
 }
 
-fn check_schema(text: &str, dir: &Path) -> Result<(), Fault> {
+/// Brings a file of an earlier schema to this one. It is part of the transaction that opens the
+/// file: a crash leaves the old one.
+fn migrate(transaction: &WriteTransaction, from: u32) -> Result<(), Fault> {
+    if from < 2 {
+        // Names became their owners'; what there was is the operator's.
+        let mut names = transaction.open_table(NAMES)?;
+        let mut before = Vec::new();
+        for entry in names.iter()? {
+            let (name, id) = entry?;
+            before.push((name.value().to_owned(), *id.value()));
+        }
+        for (name, id) in before {
+            names.remove(name.as_str())?;
+            names.insert(format!("{}\0{name}", UserName::operator()).as_str(), &id)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_schema(text: &str, dir: &Path) -> Result<u32, Fault> {
     let dir = dir.display();
     match text.parse::<u32>() {
-        Ok(SCHEMA) => Ok(()),
+        Ok(known) if (1..=SCHEMA).contains(&known) => Ok(known),
         Ok(newer) if newer > SCHEMA => Err(Fault::Broken(format!(
             "the data directory {dir} was written by a newer Grid (schema {newer}, this one knows \
              {SCHEMA}): start that Grid again, or use another GRID_DATA_DIR"
@@ -172,6 +205,7 @@ fn check_schema(text: &str, dir: &Path) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name::ServiceId;
 
     fn reason(error: Error) -> String {
         match error {
@@ -202,11 +236,33 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let opened = open(dir.path()).expect("opens");
         let transaction = opened.database.begin_write().expect("begins");
-        transaction.open_table(META).expect("opens").insert("schema", "2").expect("inserts");
+        transaction.open_table(META).expect("opens").insert("schema", "3").expect("inserts");
         transaction.commit().expect("commits");
         drop(opened);
         let error = open(dir.path()).err().expect("refused");
-        assert!(reason(error).contains("was written by a newer Grid (schema 2"));
+        assert!(reason(error).contains("was written by a newer Grid (schema 3"));
+    }
+
+    #[test]
+    fn names_of_the_first_schema_become_the_operators() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let opened = open(dir.path()).expect("opens");
+        let id = ServiceId::new();
+        let transaction = opened.database.begin_write().expect("begins");
+        transaction.open_table(META).expect("opens").insert("schema", "1").expect("inserts");
+        let mut names = transaction.open_table(NAMES).expect("opens");
+        names.insert("hello", id.as_bytes()).expect("inserts");
+        drop(names);
+        transaction.commit().expect("commits");
+        drop(opened);
+        for _ in 0..2 {
+            let opened = open(dir.path()).expect("migrates, once");
+            let transaction = opened.database.begin_write().expect("begins");
+            let names = transaction.open_table(NAMES).expect("opens");
+            let keys: Vec<_> = names.iter().expect("reads").map(|e| e.expect("one").0).collect();
+            assert_eq!(keys.len(), 1);
+            assert_eq!(keys[0].value(), "admin\0hello");
+        }
     }
 
     #[test]

@@ -1,24 +1,31 @@
 //! The verbs about services, each inside a transaction that the caller owns.
 
 use jiff::Timestamp;
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::{
-    Done, Effect, deployments,
+    Done, Effect, attempts, deployments,
     schema::{Fault, NAMES, ROUTES, SERVICE_CODE, SERVICE_ORDER, SERVICES},
 };
 use crate::{
+    environment::EnvVar,
     error::Error,
     name::{DeploymentId, ServiceId},
-    service::{Deployment, Route, Service},
-    store::Page,
+    service::{Deployment, Service},
+    store::{Attempt, Creation, Listing},
 };
 
 pub(super) fn create(
     transaction: &WriteTransaction,
     service: &Service,
     first: &Deployment,
-) -> Done<()> {
+    attempt: Option<&Attempt>,
+) -> Done<Creation> {
+    if let Some(attempt) = attempt
+        && let Some(made) = attempts::remember(transaction, service, attempt)?
+    {
+        return Ok((Creation::Repeated(made), Effect::Nothing));
+    }
     take_names(transaction, service, None)?;
     let place = {
         let mut order = transaction.open_table(SERVICE_ORDER)?;
@@ -28,7 +35,7 @@ pub(super) fn create(
     };
     put(transaction, place, service)?;
     deployments::add(transaction, first)?;
-    Ok(((), Effect::Routed(Route::from(service))))
+    Ok((Creation::New, Effect::listed(Listing::of(service, place, first.phase))))
 }
 
 pub(super) fn update(
@@ -53,8 +60,9 @@ pub(super) fn update(
     if let Some(deployment) = deployment {
         deployments::add(transaction, deployment)?;
     }
-    let route = Route::from(&service);
-    Ok((service, Effect::Routed(route)))
+    let phase = deployments::phase(transaction, service.id, service.latest_deployment)?;
+    let listing = Listing::of(&service, place, phase);
+    Ok((service, Effect::listed(listing)))
 }
 
 pub(super) fn delete(transaction: &WriteTransaction, id: ServiceId) -> Done<bool> {
@@ -64,7 +72,7 @@ pub(super) fn delete(transaction: &WriteTransaction, id: ServiceId) -> Done<bool
     transaction.open_table(SERVICES)?.remove(id.as_bytes())?;
     transaction.open_table(SERVICE_CODE)?.remove(id.as_bytes())?;
     transaction.open_table(SERVICE_ORDER)?.remove(place)?;
-    transaction.open_table(NAMES)?.remove(service.name.as_str())?;
+    transaction.open_table(NAMES)?.remove(owned_name(&service).as_str())?;
     transaction.open_table(ROUTES)?.remove(address(&service).as_str())?;
     deployments::remove_all(transaction, id)?;
     Ok((true, Effect::Deleted(id)))
@@ -85,7 +93,8 @@ pub(super) fn activate(
     service.live_deployment = Some(deployment);
     put_record(transaction, place, &service)?;
     deployments::prune(transaction, id, service.live_deployment)?;
-    Ok((before, Effect::Routed(Route::from(&service))))
+    let phase = deployments::phase(transaction, id, service.latest_deployment)?;
+    Ok((before, Effect::listed(Listing::of(&service, place, phase))))
 }
 
 pub(super) fn get(transaction: &ReadTransaction, id: ServiceId) -> Result<Option<Service>, Fault> {
@@ -94,32 +103,43 @@ pub(super) fn get(transaction: &ReadTransaction, id: ServiceId) -> Result<Option
     with_code(&records, &codes, id.as_bytes())
 }
 
-pub(super) fn page(
+/// The services with these ids, without those that are gone meanwhile.
+pub(super) fn with_ids(
     transaction: &ReadTransaction,
-    offset: usize,
-    limit: usize,
-) -> Result<Page<Service>, Fault> {
-    let order = transaction.open_table(SERVICE_ORDER)?;
+    ids: &[ServiceId],
+) -> Result<Vec<Service>, Fault> {
     let records = transaction.open_table(SERVICES)?;
     let codes = transaction.open_table(SERVICE_CODE)?;
-    let mut items = Vec::new();
-    for entry in order.iter()?.skip(offset).take(limit) {
-        let (_, id) = entry?;
-        items.extend(with_code(&records, &codes, id.value())?);
+    let mut services = Vec::with_capacity(ids.len());
+    for id in ids {
+        services.extend(with_code(&records, &codes, id.as_bytes())?);
     }
-    Ok(Page { count: order.len()?, items })
+    Ok(services)
 }
 
 /// What memory copies of every service.
-pub(super) fn routes(transaction: &WriteTransaction) -> Result<Vec<Route>, Fault> {
+pub(super) fn listings(transaction: &WriteTransaction) -> Result<Vec<Listing>, Fault> {
     let records = transaction.open_table(SERVICES)?;
-    let mut routes = Vec::new();
+    let mut listings = Vec::new();
     for entry in records.iter()? {
         let (_, record) = entry?;
-        let service: Service = serde_json::from_slice(record.value().1)?;
-        routes.push(Route::from(&service));
+        let (place, json) = record.value();
+        let service: Service = serde_json::from_slice(json)?;
+        let phase = deployments::phase(transaction, service.id, service.latest_deployment)?;
+        listings.push(Listing::of(&service, place, phase));
     }
-    Ok(routes)
+    Ok(listings)
+}
+
+/// Puts other environment variables into the record, which counts as no change.
+pub(super) fn set_environment(
+    transaction: &WriteTransaction,
+    id: ServiceId,
+    change: &mut dyn FnMut(&mut Vec<EnvVar>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let Some((place, mut service)) = kept(transaction, id)? else { return Ok(()) };
+    change(&mut service.function.env_vars)?;
+    put_record(transaction, place, &service)
 }
 
 /// The service without code, and its place in the order of creation.
@@ -181,13 +201,13 @@ fn take_names(
     let mut names = transaction.open_table(NAMES)?;
     let mut routes = transaction.open_table(ROUTES)?;
     if let Some(before) = before {
-        names.remove(before.name.as_str())?;
+        names.remove(owned_name(before).as_str())?;
         routes.remove(address(before).as_str())?;
     }
     let conflict = |field, message: &str| {
         Fault::Refused(Error::Conflict { field: Some(field), message: message.to_owned() })
     };
-    if names.insert(service.name.as_str(), service.id.as_bytes())?.is_some() {
+    if names.insert(owned_name(service).as_str(), service.id.as_bytes())?.is_some() {
         return Err(conflict("name", "A service with this name already exists."));
     }
     if routes.insert(address(service).as_str(), service.id.as_bytes())?.is_some() {
@@ -197,6 +217,11 @@ fn take_names(
         ));
     }
     Ok(())
+}
+
+/// No user's name holds a NUL, so no two pairs share a key.
+fn owned_name(service: &Service) -> String {
+    format!("{}\0{}", service.owner, service.name)
 }
 
 /// No name holds a NUL, so no two pairs share a key.

@@ -7,6 +7,7 @@ use control::{
     engine::{Engine, docker::Docker},
     health::Health,
     logs::Logs,
+    secret::{FernetKeys, Keyring},
     store::{Store, embedded::Embedded},
     token::Token,
 };
@@ -50,13 +51,15 @@ impl Grid {
             runtimes: vec!["node18".to_owned(), "python3.9".to_owned()],
             oci_runtimes: vec!["runsc".to_owned()],
             denied: Arc::default(),
+            keyring: Keyring::new(&FernetKeys::generate()),
             auth: Authenticator::new(Token::parse(TOKEN).expect("long enough")),
             limits: ApiLimits::default(),
             public_url: PublicUrl::http(8080),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, router(api)).await });
+        let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
         Self { address, store, health, _dir: dir }
     }
 

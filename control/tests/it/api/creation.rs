@@ -31,6 +31,7 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
     let at = &deployment["created_at"];
     let expected = json!({
         "id": id,
+        "owner": "admin",
         "name": "hello",
         "deploy_type": "FUNCTION",
         "function_name": "hello",

@@ -7,32 +7,13 @@ use control::{
     limits,
     name::{FunctionName, ServiceId, ServiceName},
     service::{GoneCause, Obstacle, Phase, Replica, Route, Seen, Service, Wish},
-    store::{Change, Store, embedded::Embedded},
+    store::{Change, ServiceQuery},
 };
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
-use super::{at, edit, line, phases, replica, service};
+use super::{Subject, at, edit, line, on_every_store, phases, replica, service};
 
-type Subject = Arc<dyn Store>;
-
-/// Runs each named promise on an embedded store of its own.
-macro_rules! on_embedded {
-    ($($promise:ident),* $(,)?) => {
-        mod embedded {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $promise() {
-                    let dir = tempfile::tempdir().expect("temporary directory");
-                    let store = Embedded::open(dir.path()).expect("opens");
-                    super::$promise(Arc::new(store)).await;
-                }
-            )*
-        }
-    };
-}
-
-on_embedded!(
+on_every_store!(
     creates_and_reads_back,
     refuses_a_name_or_address_that_is_taken,
     updates_count_the_version,
@@ -60,7 +41,7 @@ on_embedded!(
 
 async fn created(store: &Subject, name: &str) -> Service {
     let (service, first) = service(name);
-    store.create_service(&service, &first).await.expect("creates");
+    store.create_service(&service, &first, None).await.expect("creates");
     service
 }
 
@@ -78,7 +59,7 @@ fn conflict(error: Error) -> (Option<&'static str>, String) {
 async fn creates_and_reads_back(store: Subject) {
     let (service, mut first) = service("a");
     first.log.push(line("queued"));
-    store.create_service(&service, &first).await.expect("creates");
+    store.create_service(&service, &first, None).await.expect("creates");
     assert_eq!(read(&store, service.id).await, service);
     let kept = store.deployment(service.id, first.id).await.expect("reads");
     assert_eq!(kept, Some(first));
@@ -91,25 +72,25 @@ async fn creates_and_reads_back(store: Subject) {
 async fn refuses_a_name_or_address_that_is_taken(store: Subject) {
     let kept = created(&store, "a").await;
     let (same_name, first) = service("a");
-    let error = store.create_service(&same_name, &first).await.expect_err("refused");
+    let error = store.create_service(&same_name, &first, None).await.expect_err("refused");
     let name = (Some("name"), "A service with this name already exists.".to_owned());
     assert_eq!(conflict(error), name);
 
     let (mut same_address, first) = service("b");
     same_address.function_name = kept.function_name.clone();
     same_address.public_domain = kept.public_domain.clone();
-    let error = store.create_service(&same_address, &first).await.expect_err("refused");
+    let error = store.create_service(&same_address, &first, None).await.expect_err("refused");
     let address = "Another service has this public_domain and function_name.";
     assert_eq!(conflict(error), (Some("function_name"), address.to_owned()));
 
     // One half of the address may be shared, and a refused service has left nothing behind.
     same_address.public_domain = service("b").0.public_domain;
-    store.create_service(&same_address, &first).await.expect("creates");
+    store.create_service(&same_address, &first, None).await.expect("creates");
     let mut renamed = read(&store, same_address.id).await;
     renamed.name = kept.name.clone();
     let error = store.update_service(&renamed, None).await.expect_err("refused");
     assert_eq!(conflict(error), name);
-    assert_eq!(store.services(0, 10).await.expect("lists").count, 2);
+    assert_eq!(store.services(&ServiceQuery::all(), 0, 10).await.expect("lists").count, 2);
 }
 
 async fn updates_count_the_version(store: Subject) {
@@ -184,12 +165,14 @@ async fn lists_in_order_of_creation(store: Subject) {
         services.push(created(&store, name).await);
     }
     store.delete_service(services.remove(1).id).await.expect("deletes");
-    let page = store.services(0, 2).await.expect("lists");
+    let page = store.services(&ServiceQuery::all(), 0, 2).await.expect("lists");
     assert_eq!((page.count, page.items.as_slice()), (3, &services[..2]));
-    let page = store.services(2, 2).await.expect("lists");
+    let page = store.services(&ServiceQuery::all(), 2, 2).await.expect("lists");
     assert_eq!((page.count, page.items.as_slice()), (3, &services[2..]));
-    assert!(store.services(9, usize::MAX).await.expect("lists").items.is_empty());
-    assert!(store.services(0, 0).await.expect("lists").items.is_empty());
+    assert!(
+        store.services(&ServiceQuery::all(), 9, usize::MAX).await.expect("lists").items.is_empty()
+    );
+    assert!(store.services(&ServiceQuery::all(), 0, 0).await.expect("lists").items.is_empty());
 }
 
 async fn claim_takes_the_newest_and_supersedes_the_rest(store: Subject) {
@@ -458,7 +441,7 @@ async fn hints_follow_each_change(store: Subject) {
     let id = service.id;
     hinted(&mut hints, id);
     let (taken, first) = super::service("a");
-    store.create_service(&taken, &first).await.expect_err("refused");
+    store.create_service(&taken, &first, None).await.expect_err("refused");
     silent(&mut hints);
     store.claim_deployment(id, at(2)).await.expect("claims");
     silent(&mut hints); // nothing was superseded
@@ -534,19 +517,19 @@ async fn one_of_many_creators_gets_the_name(store: Subject) {
             let store = Arc::clone(&store);
             tokio::spawn(async move {
                 let (service, first) = service("a");
-                store.create_service(&service, &first).await
+                store.create_service(&service, &first, None).await
             })
         })
         .collect();
     let mut made = 0;
     for attempt in attempts {
         match attempt.await.expect("does not panic") {
-            Ok(()) => made += 1,
+            Ok(_) => made += 1,
             Err(error) => assert_eq!(conflict(error).0, Some("name")),
         }
     }
     assert_eq!(made, 1);
-    assert_eq!(store.services(0, 10).await.expect("lists").count, 1);
+    assert_eq!(store.services(&ServiceQuery::all(), 0, 10).await.expect("lists").count, 1);
 }
 
 /// Each hint's reader sees at least what the hint is about, and never a mixture of two updates.

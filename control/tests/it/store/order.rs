@@ -59,7 +59,7 @@ async fn run(steps: Vec<Step>) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut store = Embedded::open(dir.path()).expect("opens");
     let (mut service, first) = service("a");
-    store.create_service(&service, &first).await.expect("creates");
+    store.create_service(&service, &first, None).await.expect("creates");
     let id = service.id;
     let mut claimed: Option<DeploymentId> = None;
     let mut live: Option<DeploymentId> = None;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use control::{
     service::Phase,
-    store::{Page, Store, embedded::Embedded},
+    store::{Page, ServiceQuery, Store, embedded::Embedded},
 };
 
 use super::{at, edit, line, phases, replica, service};
@@ -28,8 +28,8 @@ async fn everything_acknowledged_survives_a_reopen() {
     let instance = store.instance_id().clone();
     let (a, first) = service("a");
     let (b, first_of_b) = service("b");
-    store.create_service(&a, &first).await.expect("creates");
-    store.create_service(&b, &first_of_b).await.expect("creates");
+    store.create_service(&a, &first, None).await.expect("creates");
+    store.create_service(&b, &first_of_b, None).await.expect("creates");
     store.activate_deployment(a.id, first.id, at(2)).await.expect("activates");
     let (next, second) = edit(&a, "second");
     let a = store.update_service(&next, Some(&second)).await.expect("updates");
@@ -48,7 +48,7 @@ async fn everything_acknowledged_survives_a_reopen() {
     assert_eq!(store.instance_id(), &instance);
     assert_eq!(store.service_ids().await.expect("lists"), [a.id]);
     assert_eq!(
-        store.services(0, 10).await.expect("lists"),
+        store.services(&ServiceQuery::all(), 0, 10).await.expect("lists"),
         Page { count: 1, items: vec![a.clone()] }
     );
     assert_eq!(store.deployments(a.id, 0, 10).await.expect("lists"), deployments);
@@ -58,9 +58,9 @@ async fn everything_acknowledged_survives_a_reopen() {
     assert_eq!((view.route, view.replicas), (route, vec![]));
     // Names are kept with their owners.
     let (again, first) = service("a");
-    store.create_service(&again, &first).await.expect_err("refused");
+    store.create_service(&again, &first, None).await.expect_err("refused");
     let (again, first) = service("b");
-    store.create_service(&again, &first).await.expect("creates");
+    store.create_service(&again, &first, None).await.expect("creates");
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_kill_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = open(dir.path());
     let (service, first) = service("a");
-    store.create_service(&service, &first).await.expect("creates");
+    store.create_service(&service, &first, None).await.expect("creates");
     let store_of = |dir: &tempfile::TempDir| open(dir.path());
 
     let killed = as_if_killed(dir.path());
@@ -90,7 +90,7 @@ async fn a_kill_on_the_way_leaves_a_deployment_that_starts_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = open(dir.path());
     let (service, first) = service("a");
-    store.create_service(&service, &first).await.expect("creates");
+    store.create_service(&service, &first, None).await.expect("creates");
     let building = vec![line("building")];
     store
         .record_phase(service.id, first.id, Phase::Building, at(2), building.clone(), None)
@@ -116,7 +116,7 @@ async fn a_caller_that_goes_away_leaves_a_whole_change() {
     let mut hints = store.watch();
     let (service, first) = service("a");
     {
-        let create = store.create_service(&service, &first);
+        let create = store.create_service(&service, &first, None);
         tokio::pin!(create);
         // Polled once, so that the work has begun; then dropped.
         std::future::poll_fn(|context| {
@@ -135,7 +135,7 @@ async fn a_store_that_was_handed_over_is_the_next_ones() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = open(dir.path());
     let (a, first) = service("a");
-    store.create_service(&a, &first).await.expect("creates");
+    store.create_service(&a, &first, None).await.expect("creates");
     store.put_replica(replica(a.id, first.id)).await.expect("puts");
     assert!(Embedded::open(dir.path()).is_err(), "one at a time");
     store.close().await;
@@ -143,7 +143,7 @@ async fn a_store_that_was_handed_over_is_the_next_ones() {
     assert_eq!(next.service(a.id).await.expect("reads").map(|service| service.id), Some(a.id));
 
     let (b, first_of_b) = service("b");
-    let refused = store.create_service(&b, &first_of_b).await.expect_err("it is closed");
+    let refused = store.create_service(&b, &first_of_b, None).await.expect_err("it is closed");
     assert!(refused.to_string().contains("handed it over"), "{refused}");
     assert!(store.service(a.id).await.is_err());
     // Whoever still serves goes on with what it knows.
