@@ -9,6 +9,7 @@ mod body;
 mod change;
 mod condition;
 mod deployments;
+mod difference;
 mod error;
 mod fields;
 mod filter;
@@ -27,7 +28,7 @@ use axum::{
     extract::{FromRequestParts, Path, Request},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, any, get},
+    routing::{MethodRouter, any, get, post},
 };
 use futures_util::FutureExt;
 use http::{Method, Uri, request::Parts};
@@ -101,7 +102,7 @@ type Shared = axum::extract::State<Arc<Api>>;
 /// ```
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
-    let routes: [(&str, MethodRouter<Arc<Api>>); 6] = [
+    let routes: [(&str, MethodRouter<Arc<Api>>); 7] = [
         ("services/", get(services::list).post(services::create)),
         (
             "services/{id}/",
@@ -112,6 +113,7 @@ pub fn router(api: Api) -> Router {
         ),
         ("services/{id}/deployments/", get(deployments::list).post(deployments::create)),
         ("services/{id}/deployments/{deployment}/", get(deployments::retrieve)),
+        ("services/{id}/rollback/", post(deployments::rollback)),
         ("services/{id}/logs/", get(logs::read)),
         ("runtimes/", get(probes::runtimes)),
     ];

@@ -178,6 +178,18 @@ impl Deployment {
     }
 }
 
+impl Deployment {
+    /// The deployment whose image it runs in: often its own.
+    pub fn image(&self) -> DeploymentId {
+        self.image_of.unwrap_or(self.id)
+    }
+
+    /// Whether it serves or has served.
+    pub fn was_live(&self) -> bool {
+        self.phases.iter().any(|entry| entry.phase == Phase::Live)
+    }
+}
+
 /// Who asked for a deployment, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {

@@ -111,6 +111,14 @@ pub trait Store: Send + Sync + 'static {
     /// One deployment, with its code.
     async fn deployment(&self, service: ServiceId, id: DeploymentId) -> Result<Option<Deployment>>;
 
+    /// The deployment before this one, with its code but without its log; none when that was the first
+    /// one, or the one before it is forgotten.
+    async fn deployment_before(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+    ) -> Result<Option<Deployment>>;
+
     /// Deployments of a service, newest first, without code (`function.code` is empty).
     async fn deployments(
         &self,

@@ -1,22 +1,30 @@
-//! `services/{id}/deployments/`: what was deployed, how it went, and deploying the same again.
+//! `services/{id}/deployments/`: what was deployed and how it went, deploying the same again, and
+//! going back to what was.
 
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
 use super::{
-    Ids, Shared,
+    Api, Ids, Shared,
     auth::Caller,
     body::JsonObject,
     change::redeploy,
+    condition::etag,
+    difference::Difference,
     error::ApiError,
     fields::Fields,
     page::PageRequest,
     record::{DeploymentRecord, FullDeployment},
 };
 use crate::{
+    limits,
     name::{DeploymentId, ServiceId},
-    service::{Cause, Origin, Service},
+    service::{Cause, Deployment, Origin, Phase, Service},
 };
 
 /// `GET services/{id}/deployments/`, newest first.
@@ -41,7 +49,9 @@ pub(super) async fn retrieve(
 ) -> Result<impl IntoResponse, ApiError> {
     let service = api.service(&caller, service).await?.id;
     let deployment = api.store.deployment(service, id).await?.ok_or(ApiError::NotFound)?;
-    Ok(Json(FullDeployment::from(deployment)))
+    let before = api.store.deployment_before(service, id).await?;
+    let changes = Difference::of(&deployment, before.as_ref(), &api.keyring)?;
+    Ok(Json(FullDeployment::new(deployment, changes)))
 }
 
 /// `POST services/{id}/deployments/`: deploys what the service holds once more, as after an outage
@@ -52,15 +62,75 @@ pub(super) async fn create(
     Ids(id): Ids<ServiceId>,
     headers: HeaderMap,
     JsonObject(object): JsonObject,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let current = api.service(&caller, id).await?;
     Fields::of(object).finish(&[]).map_err(ApiError::Fields)?;
     let origin = Origin { by: caller.user.clone(), cause: Cause::Redeployed };
     let again =
         |service: &Service| Ok(Some(redeploy(service.clone(), origin.clone(), Timestamp::now())));
     let (service, deployment) = api.change(current, &headers, again).await?;
+    created(&service, deployment)
+}
+
+/// `POST services/{id}/rollback/`: `{"deployment": "0192…"}` makes what that deployment ran the
+/// service's function again; without a body the deployment that was live before the live one. It is
+/// live as soon as a container of its image is, when that is kept, and is built anew otherwise.
+pub(super) async fn rollback(
+    State(api): Shared,
+    caller: Caller,
+    Ids(id): Ids<ServiceId>,
+    headers: HeaderMap,
+    JsonObject(object): JsonObject,
+) -> Result<Response, ApiError> {
+    let current = api.service(&caller, id).await?;
+    let mut fields = Fields::of(object);
+    let target = fields.name::<DeploymentId>("deployment");
+    fields.finish(&[]).map_err(ApiError::Fields)?;
+    let target = match target {
+        Some(target) => api.store.deployment(id, target).await?,
+        None => api.previously_live(&current).await?,
+    };
+    let refused = |reason: &str| Err(ApiError::field("deployment", reason));
+    let Some(target) = target else {
+        return refused("There is no such deployment, or it is not kept any more.");
+    };
+    if !target.was_live() {
+        return refused("It never was live.");
+    }
+    let cause = Cause::RolledBack { to: target.id };
+    let take_up = |service: &Service| {
+        let function = target.function.clone();
+        let origin = Origin { by: caller.user.clone(), cause };
+        let mut update =
+            redeploy(Service { function, ..service.clone() }, origin, Timestamp::now());
+        if let Some(deployment) = &mut update.deployment {
+            deployment.image_of = Some(target.image());
+        }
+        Ok(Some(update))
+    };
+    let (service, deployment) = api.change(current, &headers, take_up).await?;
+    created(&service, deployment)
+}
+
+fn created(service: &Service, deployment: Option<Deployment>) -> Result<Response, ApiError> {
     let Some(deployment) = deployment else { return Err(ApiError::Internal) };
     let location = format!("/api/v1/services/{}/deployments/{}/", service.id, deployment.id);
-    let body = Json(DeploymentRecord::from(deployment));
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], body))
+    let headers = [(header::LOCATION, location), (header::ETAG, etag(service))];
+    Ok((StatusCode::CREATED, headers, Json(DeploymentRecord::from(deployment))).into_response())
+}
+
+impl Api {
+    /// The deployment that was live before the live one.
+    async fn previously_live(&self, service: &Service) -> Result<Option<Deployment>, ApiError> {
+        let kept = limits::DEPLOYMENTS_KEPT * 2;
+        let history = self.store.deployments(service.id, 0, kept).await?.items;
+        let live = service.live_deployment;
+        let earlier = history.into_iter().filter(|d| Some(d.id) != live && d.was_live());
+        match earlier
+            .max_by_key(|d| d.phases.iter().rev().find(|e| e.phase == Phase::Live).map(|e| e.at))
+        {
+            Some(found) => Ok(self.store.deployment(service.id, found.id).await?),
+            None => Ok(None),
+        }
+    }
 }

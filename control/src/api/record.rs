@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Api, input::DEFAULT_OCI_RUNTIME};
+use super::{Api, difference::Difference, input::DEFAULT_OCI_RUNTIME};
 use crate::{
     denied::Summary,
     error::Result,
@@ -12,7 +12,7 @@ use crate::{
         UserName,
     },
     service::{
-        Deployment, Egress, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service,
+        Cause, Deployment, Egress, EventFormat, LogLine, Phase, PhaseEntry, Replica, Seen, Service,
         Status, Wish,
     },
 };
@@ -92,6 +92,14 @@ pub(super) struct DeploymentRecord {
     service: ServiceId,
     phase: Phase,
     phases: Vec<PhaseEntry>,
+    /// Who asked for it.
+    created_by: UserName,
+    /// Why: `created`, `changed`, `redeployed`, `rolled_back`.
+    reason: &'static str,
+    /// The deployment that a rollback took up again.
+    rolled_back_to: Option<DeploymentId>,
+    /// The deployment in whose image it runs: often its own.
+    image: DeploymentId,
     error: Option<String>,
     function_runtime: String,
     function_handler: HandlerName,
@@ -109,6 +117,8 @@ pub(super) struct FullDeployment {
     #[serde(flatten)]
     record: DeploymentRecord,
     function_code: String,
+    /// Compared to the deployment before it.
+    changes: Difference,
     log: Vec<LogLine>,
 }
 
@@ -152,7 +162,8 @@ impl ServiceRecord {
     }
 }
 
-fn oci_runtime(name: Option<String>) -> String {
+/// The OCI runtime as it is called in answers.
+pub(super) fn oci_runtime(name: Option<String>) -> String {
     name.unwrap_or_else(|| DEFAULT_OCI_RUNTIME.to_owned())
 }
 
@@ -170,9 +181,11 @@ impl From<Replica> for ReplicaRecord {
     }
 }
 
-impl From<Deployment> for FullDeployment {
-    fn from(mut deployment: Deployment) -> Self {
+impl FullDeployment {
+    /// The record of a deployment and of what it changed.
+    pub(super) fn new(mut deployment: Deployment, changes: Difference) -> Self {
         Self {
+            changes,
             function_code: std::mem::take(&mut deployment.function.code),
             log: std::mem::take(&mut deployment.log),
             record: deployment.into(),
@@ -182,7 +195,17 @@ impl From<Deployment> for FullDeployment {
 
 impl From<Deployment> for DeploymentRecord {
     fn from(deployment: Deployment) -> Self {
+        let (reason, rolled_back_to) = match deployment.origin.cause {
+            Cause::Created => ("created", None),
+            Cause::Changed => ("changed", None),
+            Cause::Redeployed => ("redeployed", None),
+            Cause::RolledBack { to } => ("rolled_back", Some(to)),
+        };
         Self {
+            image: deployment.image(),
+            created_by: deployment.origin.by,
+            reason,
+            rolled_back_to,
             id: deployment.id,
             service: deployment.service,
             phase: deployment.phase,

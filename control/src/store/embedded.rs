@@ -283,6 +283,17 @@ impl Store for Embedded {
             .await
     }
 
+    async fn deployment_before(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+    ) -> Result<Option<Deployment>> {
+        self.read("read deployment", move |transaction| {
+            deployments::before(transaction, service, id)
+        })
+        .await
+    }
+
     async fn deployments(
         &self,
         service: ServiceId,

@@ -4,6 +4,7 @@ mod bodies;
 mod changes;
 mod client;
 mod creation;
+mod history;
 mod lists;
 mod protocol;
 mod validation;

@@ -44,6 +44,22 @@ pub(super) fn get(
     Ok(Some(deployment))
 }
 
+/// The deployment before another one, without log.
+pub(super) fn before(
+    transaction: &ReadTransaction,
+    service: ServiceId,
+    id: DeploymentId,
+) -> Result<Option<Deployment>, Fault> {
+    let [first, _] = keys(service);
+    let records = transaction.open_table(DEPLOYMENTS)?;
+    let mut earlier = records.range::<&Key>(&first..&key(service, id))?;
+    let Some(entry) = earlier.next_back() else { return Ok(None) };
+    let (key, record) = entry?;
+    let mut deployment: Deployment = serde_json::from_slice(record.value())?;
+    deployment.function.code = code(&transaction.open_table(DEPLOYMENT_CODE)?, key.value())?;
+    Ok(Some(deployment))
+}
+
 /// The phase of a deployment; that of one that waits when it is not there.
 pub(super) fn phase(
     transaction: &WriteTransaction,

@@ -27,6 +27,7 @@ on_every_store!(
     failures_keep_their_error,
     logs_are_bounded,
     a_missing_deployment_is_no_error_for_record,
+    the_deployment_before_is_found_with_its_code,
     activation_replaces_the_live_one,
     activation_refuses_what_cannot_serve,
     history_is_bounded,
@@ -292,6 +293,18 @@ async fn a_missing_deployment_is_no_error_for_record(store: Subject) {
         .expect("ignores");
     let kept = store.deployment(service.id, first.id).await.expect("reads");
     assert_eq!(kept, None);
+}
+
+async fn the_deployment_before_is_found_with_its_code(store: Subject) {
+    let first = created(&store, "a").await;
+    created(&store, "b").await;
+    let (next, second) = edit(&first, "second");
+    store.update_service(&next, Some(&second)).await.expect("updates");
+    let before = async |id| store.deployment_before(first.id, id).await.expect("reads");
+    let found = before(second.id).await.expect("the first");
+    assert_eq!((found.id, found.function.code.as_str()), (first.latest_deployment, "first"));
+    assert_eq!(before(first.latest_deployment).await, None);
+    assert_eq!(store.deployment_before(ServiceId::new(), second.id).await.expect("reads"), None);
 }
 
 async fn activation_replaces_the_live_one(store: Subject) {
