@@ -15,6 +15,7 @@ mod fields;
 mod filter;
 mod input;
 mod logs;
+mod openapi;
 mod page;
 mod probes;
 mod record;
@@ -28,17 +29,18 @@ use axum::{
     extract::{FromRequestParts, Path, Request},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, any, get, post},
+    routing::{any, get},
 };
 use futures_util::FutureExt;
-use http::{Method, Uri, request::Parts};
+use http::{Method, Uri, header, request::Parts};
 use serde::de::DeserializeOwned;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{auth::Authenticator, error::ApiError};
 use crate::{denied::Denied, health::Health, limits, logs::Logs, secret::Keyring, store::Store};
 
 pub(crate) use self::input::DEFAULT_OCI_RUNTIME;
-pub use self::url::PublicUrl;
+pub use self::{input::Rules, url::PublicUrl};
 
 /// One request of the admin API, from its head to its answer.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -102,39 +104,52 @@ type Shared = axum::extract::State<Arc<Api>>;
 /// ```
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
-    let routes: [(&str, MethodRouter<Arc<Api>>); 7] = [
-        ("services/", get(services::list).post(services::create)),
-        (
-            "services/{id}/",
-            get(services::retrieve)
-                .put(services::replace)
-                .patch(services::patch)
-                .delete(services::delete),
-        ),
-        ("services/{id}/deployments/", get(deployments::list).post(deployments::create)),
-        ("services/{id}/deployments/{deployment}/", get(deployments::retrieve)),
-        ("services/{id}/rollback/", post(deployments::rollback)),
-        ("services/{id}/logs/", get(logs::read)),
-        ("runtimes/", get(probes::runtimes)),
-    ];
-
-    let mut guarded = Router::new();
-    let mut open =
-        Router::new().route("/healthz", get(probes::healthz)).route("/readyz", get(probes::readyz));
-    for (path, methods) in routes {
-        let path = format!("/api/v1/{path}");
-        open = open.route(path.trim_end_matches('/'), any(missing_slash));
-        guarded = guarded.route(&path, methods);
+    let (guarded, contract) = documented().split_for_parts();
+    let mut open = Router::new();
+    for path in contract.paths.paths.keys() {
+        if let Some(bare) = path.strip_suffix('/') {
+            open = open.route(bare, any(missing_slash));
+        }
     }
     // The order matters: a wrong method is told only to whom the token is known.
     let guarded = guarded
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
+    let (probes, _) = probes().split_for_parts();
+    let text = openapi(&api.rules());
+    let contract = get(|| async { ([(header::CONTENT_TYPE, "application/json")], text) });
+    let open = open.merge(probes).route(openapi::PATH, contract);
     guarded
         .merge(open.method_not_allowed_fallback(method_not_allowed))
+        .merge(openapi::page())
         .fallback(|| async { ApiError::NotFound })
         .layer(middleware::from_fn(bounded))
         .with_state(api)
+}
+
+/// The contract as JSON: what `GET /api/v1/openapi.json` answers and `grid openapi` prints.
+pub fn openapi(rules: &Rules<'_>) -> String {
+    let (_, mut document) = documented().merge(probes()).split_for_parts();
+    let whole = OpenApiRouter::<()>::with_openapi(openapi::contract());
+    document = whole.into_openapi().merge_from(document);
+    openapi::complete(document, rules).to_json().unwrap_or_default()
+}
+
+/// What needs a token.
+fn documented() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::default()
+        .routes(routes!(services::list, services::create))
+        .routes(routes!(services::retrieve, services::replace, services::patch, services::delete))
+        .routes(routes!(deployments::list, deployments::create))
+        .routes(routes!(deployments::retrieve))
+        .routes(routes!(deployments::rollback))
+        .routes(routes!(logs::read))
+        .routes(routes!(probes::runtimes))
+}
+
+/// What needs none.
+fn probes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::default().routes(routes!(probes::healthz)).routes(routes!(probes::readyz))
 }
 
 /// Ends every request in time, and keeps one that panics from taking its connection with it.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::name::{ReplicaId, ServiceId};
 
@@ -23,7 +24,8 @@ const LINES: u32 = 20;
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
 /// Where a function wanted to go: `tcp 10.0.0.1:80`, `icmp 10.0.0.1`, `dns db.example.com (10.0.0.1)`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[schema(as = Destination)]
 pub struct Target {
     /// `tcp`, `udp`, another protocol, or `dns` for an answer that was withheld.
     pub protocol: String,
@@ -34,7 +36,7 @@ pub struct Target {
 }
 
 /// How often one destination was denied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeniedTarget {
     /// Where to.
     #[serde(flatten)]
@@ -46,7 +48,8 @@ pub struct DeniedTarget {
 }
 
 /// `{"count": 12, "targets": [{"protocol": "tcp", "to": "10.0.0.1", "port": 80, "count": 12, "last_at": "…"}]}`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = EgressDenied)]
 pub struct Summary {
     /// All attempts since Grid started.
     pub count: u64,

@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{fs, io::AsyncWriteExt};
+use utoipa::ToSchema;
 
 use crate::{
     engine::{Engine, OutputLine},
@@ -36,7 +37,7 @@ pub struct LogQuery {
 }
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEntry {
     /// When the engine received it.
     pub at: Timestamp,
@@ -51,7 +52,7 @@ pub struct LogEntry {
 }
 
 /// Who wrote a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
     /// The function, on standard output.

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     environment::EnvVar,
@@ -86,7 +87,7 @@ impl FunctionSpec {
 }
 
 /// What a function may connect to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Egress {
     /// Public addresses: see [`crate::egress`].
@@ -107,7 +108,7 @@ impl Egress {
 }
 
 /// The shape of event and result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub enum EventFormat {
     /// Grid's own.
     #[default]
@@ -224,7 +225,7 @@ pub enum Cause {
 }
 
 /// How a service is, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// A deployment serves, and no newer one is on its way.
@@ -270,7 +271,7 @@ impl Status {
 ///    └──────────┴───────────┴────────────┴→ failed
 ///    └→ superseded (a newer deployment came before its turn)
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Waits for its turn.
@@ -310,7 +311,7 @@ impl Phase {
 }
 
 /// When a deployment entered a phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PhaseEntry {
     /// The phase.
     pub phase: Phase,
@@ -319,7 +320,7 @@ pub struct PhaseEntry {
 }
 
 /// A line of a deployment's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLine {
     /// When.
     pub at: Timestamp,

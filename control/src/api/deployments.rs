@@ -18,7 +18,8 @@ use super::{
     difference::Difference,
     error::ApiError,
     fields::Fields,
-    page::PageRequest,
+    openapi::{DeploymentParameter, OwnerParameter, PageParameters, ServiceParameter},
+    page::{PageBody, PageRequest},
     record::{DeploymentRecord, FullDeployment},
 };
 use crate::{
@@ -28,6 +29,11 @@ use crate::{
 };
 
 /// `GET services/{id}/deployments/`, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/services/{id}/deployments/", operation_id = "deployments_list",
+    tag = "deployments", params(ServiceParameter, PageParameters, OwnerParameter),
+    responses((status = 200, description = "Newest first", body = PageBody<DeploymentRecord>)),
+)]
 pub(super) async fn list(
     State(api): Shared,
     caller: Caller,
@@ -42,6 +48,15 @@ pub(super) async fn list(
 }
 
 /// `GET services/{id}/deployments/{deployment}/`
+#[utoipa::path(
+    get, path = "/api/v1/services/{id}/deployments/{deployment}/",
+    operation_id = "deployments_retrieve", tag = "deployments",
+    params(ServiceParameter, DeploymentParameter, OwnerParameter),
+    responses((
+        status = 200, description = "With its code, its log and what it changed",
+        body = FullDeployment,
+    )),
+)]
 pub(super) async fn retrieve(
     State(api): Shared,
     caller: Caller,
@@ -56,6 +71,14 @@ pub(super) async fn retrieve(
 
 /// `POST services/{id}/deployments/`: deploys what the service holds once more, as after an outage
 /// that failed a deployment whose code is right.
+#[utoipa::path(
+    post, path = "/api/v1/services/{id}/deployments/", operation_id = "deployments_create",
+    tag = "deployments", params(ServiceParameter, OwnerParameter),
+    responses((
+        status = 201, description = "The new deployment", body = DeploymentRecord,
+        headers(("Location" = String), ("ETag" = String)),
+    )),
+)]
 pub(super) async fn create(
     State(api): Shared,
     caller: Caller,
@@ -75,6 +98,14 @@ pub(super) async fn create(
 /// `POST services/{id}/rollback/`: `{"deployment": "0192…"}` makes what that deployment ran the
 /// service's function again; without a body the deployment that was live before the live one. It is
 /// live as soon as a container of its image is, when that is kept, and is built anew otherwise.
+#[utoipa::path(
+    post, path = "/api/v1/services/{id}/rollback/", operation_id = "services_rollback",
+    tag = "deployments", params(ServiceParameter, OwnerParameter),
+    responses((
+        status = 201, description = "The new deployment", body = DeploymentRecord,
+        headers(("Location" = String), ("ETag" = String)),
+    )),
+)]
 pub(super) async fn rollback(
     State(api): Shared,
     caller: Caller,
@@ -90,7 +121,7 @@ pub(super) async fn rollback(
         Some(target) => api.store.deployment(id, target).await?,
         None => api.previously_live(&current).await?,
     };
-    let refused = |reason: &str| Err(ApiError::field("deployment", reason));
+    let refused = |reason: &str| Err(ApiError::conflict("deployment", reason));
     let Some(target) = target else {
         return refused("There is no such deployment, or it is not kept any more.");
     };

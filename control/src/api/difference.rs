@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 use serde_json::{Value, json};
 use similar::TextDiff;
+use utoipa::ToSchema;
 
 use crate::{
     environment::{EnvVar, Environment},
@@ -25,24 +26,27 @@ const AROUND: usize = 3;
 
 /// What is different: `{"compared_to": "0192…", "fields": {"memory_mb": {"before": 128, "after":
 /// 256}}, "function_code": "--- before\n+++ after\n…", "env_vars": {"added": ["A"], …}}`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Difference {
     /// The deployment before; null when there is none, or none is kept.
     compared_to: Option<DeploymentId>,
+    #[schema(value_type = BTreeMap<String, Change>)]
     fields: BTreeMap<&'static str, Change>,
     /// null when the code is the same.
     function_code: Option<String>,
     env_vars: Keys,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ChangedField)]
 struct Change {
     before: Value,
     after: Value,
 }
 
 /// Names of variables, in their order.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ChangedVariables)]
 struct Keys {
     added: Vec<String>,
     removed: Vec<String>,

@@ -43,6 +43,8 @@ pub(super) enum ApiError {
     BodyTimeout,
     /// 409.
     Conflict(String),
+    /// 409, at fields: each is right by itself, but not with what is there, or with another one.
+    Conflicts(FieldErrors),
     /// 412: somebody else changed it since it was read.
     PreconditionFailed,
     /// 413, with the limit in bytes.
@@ -70,6 +72,11 @@ impl ApiError {
         Self::Throttled(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
+    /// One field's conflict with what is there.
+    pub(super) fn conflict(name: &str, message: impl Into<String>) -> Self {
+        Self::Conflicts(BTreeMap::from([(name.to_owned(), vec![message.into()])]))
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Moved(_) => StatusCode::MOVED_PERMANENTLY,
@@ -79,7 +86,7 @@ impl ApiError {
             Self::NotFound | Self::InvalidPage | Self::MissingSlash(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::Conflicts(_) => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -91,7 +98,7 @@ impl ApiError {
 
     fn body(&self) -> Value {
         let detail = match self {
-            Self::Fields(errors) => return json!(errors),
+            Self::Fields(errors) | Self::Conflicts(errors) => return json!(errors),
             Self::Moved(target) => format!("Moved to {target}."),
             Self::Parse(reason) => format!("JSON parse error - {reason}"),
             Self::Unauthenticated(reason) => (*reason).to_owned(),
@@ -135,7 +142,7 @@ impl From<Error> for ApiError {
         match error.kind() {
             Kind::NotFound => Self::NotFound,
             Kind::Conflict => match error {
-                Error::Conflict { field: Some(field), message } => Self::field(field, message),
+                Error::Conflict { field: Some(field), message } => Self::conflict(field, message),
                 other => Self::Conflict(other.to_string()),
             },
             Kind::Unavailable => {
@@ -209,7 +216,7 @@ mod tests {
             message: "service with this name already exists.".into(),
         };
         let answer = ApiError::from(at_field);
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(answer.status(), StatusCode::CONFLICT);
         assert_eq!(answer.body(), json!({"name": ["service with this name already exists."]}));
         let moved_on = Error::Conflict { field: None, message: "changed meanwhile".into() };
         let answer = ApiError::from(moved_on);

@@ -9,13 +9,14 @@ use axum::{
 };
 use http::{HeaderMap, Uri, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Ids, Shared,
     auth::Caller,
     error::{ApiError, FieldErrors},
     fields::Fields,
-    query_parameter,
+    openapi::{LogParameters, OwnerParameter, ServiceParameter},
 };
 use crate::{
     limits,
@@ -29,12 +30,21 @@ const TAIL: u32 = 100;
 const MAX_TAIL: u32 = 10_000;
 
 /// `{"results": [{"at": "…", "stream": "stdout", "replica": "…", "request_id": "…", "line": "…"}]}`
-#[derive(Debug, Serialize)]
-struct Lines {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogLines)]
+pub(super) struct Lines {
     results: Vec<LogEntry>,
 }
 
 /// `GET services/{id}/logs/?tail=100&request_id=…&format=text`, newest line last.
+#[utoipa::path(
+    get, path = "/api/v1/services/{id}/logs/", operation_id = "services_logs", tag = "services",
+    params(ServiceParameter, OwnerParameter, LogParameters),
+    responses((
+        status = 200, description = "Newest line last",
+        content((Lines = "application/json"), (String = "text/plain")),
+    )),
+)]
 pub(super) async fn read(
     State(api): Shared,
     caller: Caller,
@@ -52,12 +62,7 @@ pub(super) async fn read(
 }
 
 fn query(uri: &Uri, headers: &HeaderMap) -> Result<(LogQuery, bool), FieldErrors> {
-    let names = ["tail", "request_id", "format"];
-    let given = names.iter().filter_map(|name| {
-        let value = query_parameter(uri, name).filter(|value| !value.is_empty())?;
-        Some(((*name).to_owned(), value.into()))
-    });
-    let mut fields = Fields::of(given.collect());
+    let mut fields = Fields::of_query(uri, &["tail", "request_id", "format"]);
     let tail = fields.integer("tail", 1..=MAX_TAIL).unwrap_or(TAIL);
     let request_id = fields.text("request_id");
     if request_id.as_ref().is_some_and(|id| id.chars().count() > limits::REQUEST_ID_CHARS) {

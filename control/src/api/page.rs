@@ -3,8 +3,9 @@
 use axum::{Json, extract::FromRequestParts};
 use http::{Uri, header, request::Parts};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{error::ApiError, query_parameter};
+use super::{error::ApiError, fields::Fields, query_parameter};
 
 /// Entries of a page when the client asks for no other number.
 const SIZE: usize = 20;
@@ -23,7 +24,8 @@ pub(super) struct PageRequest {
 }
 
 /// One page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Page)]
 pub(super) struct PageBody<T> {
     count: u64,
     next: Option<String>,
@@ -49,11 +51,11 @@ impl PageRequest {
                 _ => return Err(ApiError::InvalidPage),
             },
         };
-        // A size that makes no sense is not worth an error: there is always the usual one.
-        let size = query_parameter(uri, "page_size")
-            .and_then(|text| text.parse().ok())
-            .filter(|size| *size >= 1)
-            .map_or(SIZE, |size: usize| size.min(MAX_SIZE));
+        let mut fields = Fields::of_query(uri, &["page_size"]);
+        let size = fields.integer("page_size", 1..=u32::MAX);
+        fields.finish(&[]).map_err(ApiError::Fields)?;
+        let size = size.and_then(|size| usize::try_from(size).ok());
+        let size = size.map_or(SIZE, |size| size.min(MAX_SIZE));
         let path = uri.path();
         Ok(Self {
             number,
@@ -122,12 +124,15 @@ mod tests {
             ("/a/?page=3", 40, 20),
             ("/a/?page=2&page_size=7", 7, 7),
             ("/a/?page_size=101", 0, 100),
-            ("/a/?page_size=0", 0, 20),
-            ("/a/?page_size=x", 0, 20),
+            ("/a/?page_size=4294967295", 0, 100),
+            ("/a/?page_size=", 0, 20),
         ];
         for (uri, offset, limit) in cases {
             let page = page(uri).expect("valid");
             assert_eq!((page.offset(), page.limit()), (offset, limit), "{uri}");
+        }
+        for uri in ["/a/?page_size=0", "/a/?page_size=x", "/a/?page_size=-1"] {
+            assert!(matches!(page(uri), Err(ApiError::Fields(_))), "{uri}");
         }
         for uri in ["/a/?page=0", "/a/?page=-1", "/a/?page=x", "/a/?page="] {
             assert_eq!(page(uri).err(), Some(ApiError::InvalidPage), "{uri}");

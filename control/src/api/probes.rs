@@ -10,30 +10,49 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
-use super::{Shared, error::ApiError, page::PageRequest};
+use super::{
+    Shared,
+    error::ApiError,
+    openapi::PageParameters,
+    page::{PageBody, PageRequest},
+};
 use crate::health;
 
 /// `{"status": "unavailable", "checks": {"engine": "…", "images": "ok", "store": "ok"}}`
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Readiness {
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Readiness {
     status: &'static str,
     /// `ok`, or what is wrong and what to do.
+    #[schema(value_type = BTreeMap<String, String>)]
     checks: BTreeMap<&'static str, String>,
 }
 
 /// A runtime: `{"name": "node18"}`.
-#[derive(Debug, Serialize)]
-struct RuntimeRecord {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Runtime)]
+pub(super) struct RuntimeRecord {
     name: String,
 }
 
 /// `GET /healthz`: the process answers.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "healthz", tag = "platform",
+    responses((status = 200, description = "The process answers", body = BTreeMap<String, String>)),
+)]
 pub(super) async fn healthz() -> impl IntoResponse {
     Json(json!({ "status": "ok" }))
 }
 
 /// `GET /readyz`: everything that Grid needs is there.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readyz", tag = "platform",
+    responses(
+        (status = 200, description = "Everything that Grid needs is there", body = Readiness),
+        (status = 503, description = "Something is not, and this is what", body = Readiness),
+    ),
+)]
 pub(super) async fn readyz(State(api): Shared) -> Response {
     let state = api.health.state();
     let ready = state.values().all(Option::is_none);
@@ -46,6 +65,11 @@ pub(super) async fn readyz(State(api): Shared) -> Response {
 }
 
 /// `GET runtimes/`
+#[utoipa::path(
+    get, path = "/api/v1/runtimes/", operation_id = "runtimes_list", tag = "platform",
+    params(PageParameters),
+    responses((status = 200, description = "What code can be written for", body = PageBody<RuntimeRecord>)),
+)]
 pub(super) async fn runtimes(
     State(api): Shared,
     page: PageRequest,

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Api, difference::Difference, input::DEFAULT_OCI_RUNTIME};
 use crate::{
@@ -35,7 +36,8 @@ pub(super) const READ_ONLY: [&str; 13] = [
 ];
 
 /// A service: `{"id": "9c8b…", "name": "hello", "deploy_type": "FUNCTION", "status": "live", …}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Service)]
 pub(super) struct ServiceRecord {
     id: ServiceId,
     owner: UserName,
@@ -70,7 +72,8 @@ pub(super) struct ServiceRecord {
 }
 
 /// A service with the deployment that the request triggered, `null` when it triggered none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChangedService)]
 pub(super) struct ChangedService {
     #[serde(flatten)]
     pub(super) service: ServiceRecord,
@@ -78,7 +81,8 @@ pub(super) struct ChangedService {
 }
 
 /// A container: `{"id": "k3v…", "deployment": "0192…", "state": "ready"}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replica)]
 struct ReplicaRecord {
     id: ReplicaId,
     deployment: DeploymentId,
@@ -86,7 +90,8 @@ struct ReplicaRecord {
 }
 
 /// A deployment in lists and beside its service: without code and log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deployment)]
 pub(super) struct DeploymentRecord {
     id: DeploymentId,
     service: ServiceId,
@@ -112,7 +117,8 @@ pub(super) struct DeploymentRecord {
 }
 
 /// A deployment by itself: also with the code that it runs and its log, oldest line first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeploymentDetail)]
 pub(super) struct FullDeployment {
     #[serde(flatten)]
     record: DeploymentRecord,

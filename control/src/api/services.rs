@@ -18,7 +18,10 @@ use super::{
     error::{ApiError, FieldErrors},
     filter::query,
     input::{Input, Rules},
-    page::PageRequest,
+    openapi::{
+        IdempotencyParameter, OwnerParameter, PageParameters, ServiceFilters, ServiceParameter,
+    },
+    page::{PageBody, PageRequest},
     record::{ChangedService, ServiceRecord},
 };
 use crate::{
@@ -33,6 +36,11 @@ use crate::{
 const ATTEMPTS: usize = 100;
 
 /// `GET services/`
+#[utoipa::path(
+    get, path = "/api/v1/services/", operation_id = "services_list", tag = "services",
+    params(PageParameters, OwnerParameter, ServiceFilters),
+    responses((status = 200, description = "A page of services", body = PageBody<ServiceRecord>)),
+)]
 pub(super) async fn list(
     State(api): Shared,
     caller: Caller,
@@ -51,6 +59,14 @@ pub(super) async fn list(
 
 /// `POST services/`. With `Idempotency-Key`, an attempt that is repeated gets the service that the
 /// first one made.
+#[utoipa::path(
+    post, path = "/api/v1/services/", operation_id = "services_create", tag = "services",
+    params(OwnerParameter, IdempotencyParameter),
+    responses((
+        status = 201, description = "The service, with the deployment that was triggered",
+        body = ChangedService, headers(("Location" = String), ("ETag" = String)),
+    )),
+)]
 pub(super) async fn create(
     State(api): Shared,
     caller: Caller,
@@ -63,7 +79,7 @@ pub(super) async fn create(
     let attempt = attempt(&headers, &object)?;
     let input = Input::read(object, &Input::REQUIRED, &api.rules()).map_err(ApiError::Fields)?;
     let created = input.create(owner, caller.user.clone(), Timestamp::now());
-    let (service, first) = created.map_err(ApiError::Fields)?;
+    let (service, first) = created.map_err(ApiError::Conflicts)?;
     let (service, first) =
         match api.store.create_service(&service, &first, attempt.as_ref()).await? {
             Creation::New => (service, Some(first)),
@@ -76,6 +92,13 @@ pub(super) async fn create(
 }
 
 /// `GET services/{id}/`
+#[utoipa::path(
+    get, path = "/api/v1/services/{id}/", operation_id = "services_retrieve", tag = "services",
+    params(ServiceParameter, OwnerParameter),
+    responses((
+        status = 200, description = "The service", body = ServiceRecord, headers(("ETag" = String)),
+    )),
+)]
 pub(super) async fn retrieve(
     State(api): Shared,
     caller: Caller,
@@ -87,6 +110,14 @@ pub(super) async fn retrieve(
 
 /// `PUT services/{id}/`: as PATCH, but a complete description is asked for. Optional fields that it
 /// leaves out stay as they are, as everywhere in Django REST framework.
+#[utoipa::path(
+    put, path = "/api/v1/services/{id}/", operation_id = "services_update", tag = "services",
+    params(ServiceParameter, OwnerParameter),
+    responses((
+        status = 200, description = "The service, with the deployment that was triggered, if any",
+        body = ChangedService, headers(("ETag" = String)),
+    )),
+)]
 pub(super) async fn replace(
     State(api): Shared,
     caller: Caller,
@@ -98,6 +129,14 @@ pub(super) async fn replace(
 }
 
 /// `PATCH services/{id}/`
+#[utoipa::path(
+    patch, path = "/api/v1/services/{id}/", operation_id = "services_partial_update",
+    tag = "services", params(ServiceParameter, OwnerParameter),
+    responses((
+        status = 200, description = "The service, with the deployment that was triggered, if any",
+        body = ChangedService, headers(("ETag" = String)),
+    )),
+)]
 pub(super) async fn patch(
     State(api): Shared,
     caller: Caller,
@@ -109,6 +148,11 @@ pub(super) async fn patch(
 }
 
 /// `DELETE services/{id}/`
+#[utoipa::path(
+    delete, path = "/api/v1/services/{id}/", operation_id = "services_destroy", tag = "services",
+    params(ServiceParameter, OwnerParameter),
+    responses((status = 204, description = "The service is gone, and its containers will be")),
+)]
 pub(super) async fn delete(
     State(api): Shared,
     caller: Caller,
@@ -124,7 +168,7 @@ pub(super) async fn delete(
 }
 
 impl Api {
-    fn rules(&self) -> Rules<'_> {
+    pub(super) fn rules(&self) -> Rules<'_> {
         Rules { runtimes: &self.runtimes, oci_runtimes: &self.oci_runtimes, limits: self.limits }
     }
 
@@ -197,7 +241,7 @@ impl Api {
     ) -> Result<(Service, Option<Deployment>), ApiError> {
         for _ in 0..ATTEMPTS {
             if_match(headers, &current)?;
-            let Some(update) = change(&current).map_err(ApiError::Fields)? else {
+            let Some(update) = change(&current).map_err(ApiError::Conflicts)? else {
                 return Ok((current, None));
             };
             match self.store.update_service(&update.service, update.deployment.as_ref()).await {

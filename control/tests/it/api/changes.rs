@@ -59,12 +59,12 @@ async fn changes_are_checked_with_what_is_there() {
     let path = grid.service("a").await;
     grid.service("taken").await;
     let min = json!({"min_replicas": ["Must not be greater than max_replicas, which is 4."]});
-    grid.patch(&path, &json!({"min_replicas": 5})).await.is(400, &min);
+    grid.patch(&path, &json!({"min_replicas": 5})).await.is(409, &min);
     assert_eq!(grid.patch(&path, &json!({"min_replicas": 3})).await.status, 200);
     let max = json!({"max_replicas": ["Must not be less than min_replicas, which is 3."]});
-    grid.patch(&path, &json!({"max_replicas": 2})).await.is(400, &max);
+    grid.patch(&path, &json!({"max_replicas": 2})).await.is(409, &max);
     let answer = grid.patch(&path, &json!({"name": "taken", "function_code": "y"})).await;
-    assert_eq!(answer.status, 400);
+    assert_eq!(answer.status, 409);
     assert!(answer.json()["name"].is_array());
     assert_eq!(grid.get(&path).await.json()["function_code"], "x", "all of it or nothing");
 }

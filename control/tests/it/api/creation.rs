@@ -116,10 +116,10 @@ async fn names_and_addresses_are_given_once() {
         grid.post("/api/v1/services/", &body).await
     };
     let same_name = create("hello", "other.example.com", "other").await;
-    assert_eq!(same_name.status, 400);
+    assert_eq!(same_name.status, 409);
     assert!(same_name.json()["name"][0].as_str().is_some_and(|m| m.contains("already exists")));
     let same_address = create("other", "HELLO.localhost.", "hello").await;
-    assert_eq!(same_address.status, 400, "{same_address:?}");
+    assert_eq!(same_address.status, 409, "{same_address:?}");
     assert!(same_address.json()["function_name"][0].is_string());
     assert_eq!(create("other", "hello.localhost", "other").await.status, 201);
 }

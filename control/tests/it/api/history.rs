@@ -109,12 +109,12 @@ async fn what_cannot_be_gone_back_to_is_refused_at_its_field() {
     let grid = Grid::start().await;
     let history = History::make(&grid, &[]).await;
     let missing = "There is no such deployment, or it is not kept any more.";
-    history.rollback(&grid, &json!({})).await.is(400, &json!({"deployment": [missing]}));
+    history.rollback(&grid, &json!({})).await.is(409, &json!({"deployment": [missing]}));
     let nobody = json!({"deployment": DeploymentId::new()});
-    history.rollback(&grid, &nobody).await.is(400, &json!({"deployment": [missing]}));
+    history.rollback(&grid, &nobody).await.is(409, &json!({"deployment": [missing]}));
     let queued = json!({"deployment": history.deployments[0]});
     let never = json!({"deployment": ["It never was live."]});
-    history.rollback(&grid, &queued).await.is(400, &never);
+    history.rollback(&grid, &queued).await.is(409, &never);
     let garbage = json!({"deployment": "latest"});
     let invalid = json!({"deployment": ["Must be a valid UUID."]});
     history.rollback(&grid, &garbage).await.is(400, &invalid);

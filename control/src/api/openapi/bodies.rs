@@ -1,0 +1,126 @@
+//! Schemas of what requests may carry. They state the rules that the readers of requests apply, with
+//! the numbers of `limits`.
+
+use std::ops::RangeInclusive;
+
+use utoipa::openapi::{
+    Object, Schema,
+    schema::{
+        AdditionalProperties, AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType,
+        Type,
+    },
+};
+
+use crate::{
+    api::{
+        input::{DEFAULT_OCI_RUNTIME, Input, Rules},
+        record::READ_ONLY,
+    },
+    limits,
+    service::{Egress, EventFormat},
+};
+
+/// A DNS label.
+const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+/// Labels of any case, separated by dots.
+const HOST: &str = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?";
+const FUNCTION_NAME: &str = "[a-z0-9][a-z0-9_-]*";
+const HANDLER: &str = r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)?";
+
+/// The schema of an operation's body, and whether there must be one.
+pub(super) fn of(operation: &str) -> Option<(&'static str, bool)> {
+    match operation {
+        "services_create" => Some(("ServiceInput", true)),
+        "services_update" => Some(("ServiceInput", true)),
+        "services_partial_update" => Some(("ServicePatch", false)),
+        "deployments_create" => Some(("Nothing", false)),
+        "services_rollback" => Some(("Rollback", false)),
+        _ => None,
+    }
+}
+
+/// All of them, by name.
+pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 4] {
+    let whole = Input::REQUIRED.iter().fold(service(rules), |body, name| body.required(*name));
+    let rollback = closed().property(
+        "deployment",
+        string("What it ran is taken up again; else what was live before the live one.")
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid))),
+    );
+    [
+        ("ServiceInput", whole.build()),
+        ("ServicePatch", service(rules).build()),
+        ("Nothing", closed().build()),
+        ("Rollback", rollback.build()),
+    ]
+}
+
+fn service(rules: &Rules<'_>) -> ObjectBuilder {
+    let formats = [EventFormat::Grid, EventFormat::LambdaV2].map(EventFormat::as_str);
+    let egresses = [Egress::Public, Egress::None].map(Egress::as_str);
+    let default = [DEFAULT_OCI_RUNTIME.to_owned()];
+    let oci_runtimes = default.into_iter().chain(rules.oci_runtimes.to_vec());
+    let code = format!("The source text, {} bytes of UTF-8 at most.", rules.limits.code_bytes);
+    let fields = [
+        ("name", text("For people; unique among its owner's.", LABEL, 63)),
+        ("deploy_type", choice("There is no other.", ["FUNCTION"])),
+        ("function_name", text("The end of the address; else the name.", FUNCTION_NAME, 63)),
+        ("public_domain", text("The host of the address; else `<name>.localhost`.", HOST, 253)),
+        ("function_runtime", choice("What the code is written for.", rules.runtimes.to_vec())),
+        ("function_handler", text("What is called: `handler`, `module.handler`.", HANDLER, 128)),
+        ("function_code", string(&code).pattern(Some(r"^[^\x00]*[!-~][^\x00]*$"))),
+        ("event_format", choice("The shape of event and result.", formats)),
+        ("memory_mb", integer("Memory, MiB.", limits::MEMORY_MB)),
+        ("cpu_shares", integer("Relative weight; 1024 is one core's.", limits::CPU_SHARES)),
+        ("egress", choice("What the code may connect to.", egresses)),
+        ("oci_runtime", choice("What starts its containers.", oci_runtimes)),
+        ("min_replicas", integer("Containers that are kept running.", limits::REPLICAS)),
+        ("max_replicas", integer("Containers at most.", 1..=*limits::REPLICAS.end())),
+    ];
+    let rate = integer("Requests per second; 0 for any number.", limits::RATE);
+    let burst = integer("Requests at once, after a quiet time.", 1..=*limits::RATE.end());
+    let mut body = closed();
+    for (name, schema) in fields {
+        body = body.property(name, schema);
+    }
+    body = body.property("rate_limit", or_null(rate)).property("rate_burst", or_null(burst));
+    for name in READ_ONLY {
+        let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue).read_only(true);
+        body = body.property(name, anything);
+    }
+    body
+}
+
+/// An object without other fields than those that it names.
+fn closed() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
+}
+
+fn string(description: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).description(Some(description))
+}
+
+/// A text of so many characters at most that is `expression` from beginning to end.
+fn text(description: &str, expression: &str, most: usize) -> ObjectBuilder {
+    string(description).pattern(Some(format!("^{expression}$"))).max_length(Some(most))
+}
+
+fn choice<T: Into<String>>(
+    description: &str,
+    choices: impl IntoIterator<Item = T>,
+) -> ObjectBuilder {
+    string(description).enum_values(Some(choices.into_iter().map(Into::into)))
+}
+
+fn integer(description: &str, range: RangeInclusive<u32>) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .description(Some(description))
+        .minimum(Some(*range.start()))
+        .maximum(Some(*range.end()))
+}
+
+fn or_null(schema: ObjectBuilder) -> AnyOfBuilder {
+    AnyOfBuilder::new().item(schema).item(ObjectBuilder::new().schema_type(Type::Null))
+}
