@@ -38,6 +38,8 @@ pub enum Command {
     Doctor(Box<Config>),
     /// `grid upgrade`.
     Upgrade(Box<Config>),
+    /// `grid openapi`.
+    OpenApi(Box<Config>),
     /// Print this and end: the help or the version.
     Show(String),
 }
@@ -81,10 +83,16 @@ enum Verb {
     /// running one goes on. Takes the settings of serve, of which only data-dir matters here. Ends
     /// with status 1 when nothing was replaced, and says why. See docs/upgrading.md.
     Upgrade(Config),
+    /// Print the admin API's contract: OpenAPI 3.1, as JSON.
+    ///
+    /// It is what a running Grid with the same settings answers at /api/v1/openapi.json: runtimes, OCI
+    /// runtimes and limits are part of it.
+    #[command(name = "openapi")]
+    OpenApi(Config),
 }
 
 /// The subcommands that take the settings.
-const WITH_SETTINGS: [&str; 3] = ["serve", "doctor", "upgrade"];
+const WITH_SETTINGS: [&str; 4] = ["serve", "doctor", "upgrade", "openapi"];
 
 /// The settings of `grid serve`, checked each and together.
 #[derive(Debug, Clone, Args)]
@@ -359,6 +367,7 @@ pub fn parse(
         Verb::Serve(config) => whole(config).map(Command::Serve),
         Verb::Doctor(config) => whole(config).map(Command::Doctor),
         Verb::Upgrade(config) => whole(config).map(Command::Upgrade),
+        Verb::OpenApi(config) => whole(config).map(Command::OpenApi),
     }
 }
 

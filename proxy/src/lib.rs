@@ -53,8 +53,10 @@ mod wire;
 use std::process::ExitCode;
 
 use control::{
+    api::{self, ApiLimits},
     config::{self, Command, Config},
     doctor,
+    runtime::Runtimes,
 };
 
 use upgrade::predecessor::Inherited;
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Serve(config) => serve::run(&config, inherited),
+        Command::OpenApi(config) => contract(&config).map(|contract| println!("{contract}")),
         Command::Upgrade(config) => upgrade::ask(&config).map(|done| println!("{done}")),
         Command::Doctor(config) => match examine(&config) {
             Ok(true) => Ok(()),
@@ -104,6 +107,17 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The admin API's contract under these settings.
+fn contract(config: &Config) -> Result<String, Box<dyn std::error::Error>> {
+    let runtimes: Vec<String> =
+        Runtimes::load(config.share_dir())?.iter().map(|runtime| runtime.name.clone()).collect();
+    Ok(api::openapi(&api::Rules {
+        runtimes: &runtimes,
+        oci_runtimes: &config.oci_runtimes,
+        limits: ApiLimits { code_bytes: config.code_bytes },
+    }))
 }
 
 /// `grid doctor`: a line for each finding.

@@ -4,6 +4,7 @@
 //! here.
 
 mod bodies;
+mod links;
 
 use std::collections::BTreeSet;
 
@@ -53,6 +54,16 @@ pub(super) struct OwnerParameter {
     owner: Option<String>,
 }
 
+/// For whom an admin makes something.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)]
+pub(super) struct NewOwnerParameter {
+    /// For admins: the user to whom it will belong. Everybody else may only name themselves.
+    #[param(pattern = "^[A-Za-z0-9@.+_-]{1,150}$")]
+    owner: Option<String>,
+}
+
 /// Which services, in which order.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -79,7 +90,7 @@ pub(super) struct ServiceFilters {
 pub(super) struct IdempotencyParameter {
     /// What the client calls this attempt. One that is repeated within a day gets the service that
     /// the first one made.
-    #[param(rename = "Idempotency-Key", pattern = "^[!-~]{1,255}$")]
+    #[param(rename = "Idempotency-Key", nullable = false, pattern = "^[!-~]{1,255}$")]
     idempotency_key: Option<String>,
 }
 
@@ -175,8 +186,11 @@ pub(super) fn complete(mut document: Document, rules: &Rules<'_>) -> Document {
 
 fn guard(path: &str, method: &HttpMethod, operation: &mut Operation) {
     operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
-    let mut statuses = BTreeSet::from([400, 401, 403, 404, 405, 429, 500, 503]);
     let id = operation.operation_id.clone().unwrap_or_default();
+    if let Some((status, target)) = links::of(&id) {
+        links::add(operation, status, target);
+    }
+    let mut statuses = BTreeSet::from([400, 401, 403, 404, 405, 429, 500, 503]);
     if let Some((body, required)) = bodies::of(&id) {
         let reference = Ref::from_schema_name(body);
         let content = ContentBuilder::new().schema(Some(reference)).build();

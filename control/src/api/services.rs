@@ -19,7 +19,8 @@ use super::{
     filter::query,
     input::{Input, Rules},
     openapi::{
-        IdempotencyParameter, OwnerParameter, PageParameters, ServiceFilters, ServiceParameter,
+        IdempotencyParameter, NewOwnerParameter, OwnerParameter, PageParameters, ServiceFilters,
+        ServiceParameter,
     },
     page::{PageBody, PageRequest},
     record::{ChangedService, ServiceRecord},
@@ -61,7 +62,7 @@ pub(super) async fn list(
 /// first one made.
 #[utoipa::path(
     post, path = "/api/v1/services/", operation_id = "services_create", tag = "services",
-    params(OwnerParameter, IdempotencyParameter),
+    params(NewOwnerParameter, IdempotencyParameter),
     responses((
         status = 201, description = "The service, with the deployment that was triggered",
         body = ChangedService, headers(("Location" = String), ("ETag" = String)),

@@ -5,6 +5,7 @@ mod access;
 mod bodies;
 mod concurrency;
 mod connections;
+mod contract;
 mod deployments;
 mod distrust;
 mod docker;

@@ -1,0 +1,46 @@
+//! Links from an answer to the calls that take what is in it: from a new service to its record, its
+//! logs, its deployments.
+
+use utoipa::openapi::{RefOr, link::Link, path::Operation};
+
+/// What an answer leads to: an operation, and its path parameters by where they are in the answer.
+type Target = (&'static str, &'static [(&'static str, &'static str)]);
+
+const SERVICE: &[(&str, &str)] = &[("id", "$response.body#/id")];
+const SERVICE_OF_DEPLOYMENT: &[(&str, &str)] = &[("id", "$response.body#/service")];
+const DEPLOYMENT: &[(&str, &str)] =
+    &[("id", "$response.body#/service"), ("deployment", "$response.body#/id")];
+
+const FROM_SERVICE: [Target; 8] = [
+    ("services_retrieve", SERVICE),
+    ("services_update", SERVICE),
+    ("services_partial_update", SERVICE),
+    ("services_destroy", SERVICE),
+    ("services_logs", SERVICE),
+    ("services_rollback", SERVICE),
+    ("deployments_list", SERVICE),
+    ("deployments_create", SERVICE),
+];
+const FROM_DEPLOYMENT: [Target; 2] =
+    [("deployments_retrieve", DEPLOYMENT), ("services_retrieve", SERVICE_OF_DEPLOYMENT)];
+
+/// The status of an operation's answer that leads on, and what to.
+pub(super) fn of(operation: &str) -> Option<(&'static str, &'static [Target])> {
+    match operation {
+        "services_create" => Some(("201", &FROM_SERVICE)),
+        "deployments_create" | "services_rollback" => Some(("201", &FROM_DEPLOYMENT)),
+        _ => None,
+    }
+}
+
+/// Puts them into the operation's answer.
+pub(super) fn add(operation: &mut Operation, status: &str, targets: &[Target]) {
+    let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) else { return };
+    for (target, parameters) in targets {
+        let mut link = Link::builder().operation_id(*target);
+        for (name, place) in *parameters {
+            link = link.parameter(*name, *place);
+        }
+        response.links.insert((*target).to_owned(), RefOr::T(link.build()));
+    }
+}
