@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 use crate::{
     context::Context,
     error::{Error, Kind, Result},
+    image::Found,
     limits,
     logs::truncate,
+    name::DeploymentId,
     scaler::command::{Command, Progress},
-    service::{Deployment, LogLine, Phase},
+    service::{Cause, Deployment, LogLine, Phase},
 };
 
 use self::tally::Stage;
@@ -38,7 +40,7 @@ pub(crate) async fn run(
 ) -> Outcome {
     let tally = context.deployments.clone();
     let stage = Stage::new(tally.clone());
-    let run = Run { context, driver, deployment: Arc::new(deployment), stage };
+    let mut run = Run { context, driver, deployment: Arc::new(deployment), stage };
     let (service, id) = (run.deployment.service, run.deployment.id);
     let outcome = run.to_live().await;
     match outcome {
@@ -71,9 +73,12 @@ struct Run {
 }
 
 impl Run {
-    async fn to_live(&self) -> Result<()> {
+    async fn to_live(&mut self) -> Result<()> {
         self.record(Phase::Building, vec![], None).await?;
-        let output = self.build().await?;
+        let output = match self.shared_image().await? {
+            Some(other) => vec![log_line(format!("uses the image of deployment {other}"))],
+            None => self.build().await?,
+        };
 
         self.record(Phase::Deploying, output, None).await?;
         let mut candidate = self.start_candidate().await?;
@@ -89,6 +94,27 @@ impl Run {
         tracing::debug!(%service, deployment = %id, ?before, "switched");
         drop(candidate);
         Ok(())
+    }
+
+    /// The deployment whose image this one can run in as it is, when there is one.
+    async fn shared_image(&mut self) -> Result<Option<DeploymentId>> {
+        let Some(other) = self.deployment.image_of else { return Ok(None) };
+        let rollback = matches!(self.deployment.origin.cause, Cause::RolledBack { .. });
+        match self.context.images.find(&self.deployment).await? {
+            // Built under the same name, for both.
+            Found::Nothing => Ok(None),
+            // What once worked is taken up as it was.
+            Found::Outdated if rollback => Ok(Some(other)),
+            // It may lack what this Grid asks a runner for. The other one keeps its image as it is:
+            // nobody has checked a new one with its settings.
+            Found::Outdated => {
+                let own = Deployment { image_of: None, ..(*self.deployment).clone() };
+                self.context.store.record_image(own.service, own.id, None).await?;
+                self.deployment = Arc::new(own);
+                Ok(None)
+            }
+            Found::Current => Ok(Some(other)),
+        }
     }
 
     async fn build(&self) -> Result<Vec<LogLine>> {

@@ -32,6 +32,8 @@ pub mod label {
     pub const DEPLOYMENT: &str = "grid.deployment";
     /// The replica; containers only.
     pub const REPLICA: &str = "grid.replica";
+    /// The runner layer that a function's image is made on; images only.
+    pub const RUNNER: &str = "grid.runner";
 }
 
 /// Everything that is needed to make a replica's container.
@@ -145,6 +147,13 @@ pub struct Image {
     pub deployment: DeploymentId,
 }
 
+impl Image {
+    /// Whether it has a tag, by which containers can be started.
+    pub fn is_tagged(&self) -> bool {
+        !self.name.starts_with("sha256:")
+    }
+}
+
 /// How a container's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
@@ -186,6 +195,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The content id of an image, if it is there.
     async fn image_id(&self, image: &str) -> Result<Option<String>>;
+
+    /// The labels of an image, if it is there.
+    async fn image_labels(&self, image: &str) -> Result<Option<Labels>>;
 
     /// Gets an image from its registry.
     async fn pull(&self, image: &str) -> Result<()>;

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     egress,
-    engine::{Engine, Labels, labels},
+    engine::{Engine, Labels, label, labels},
     error::{Error, Result},
     health::{Dependency, Health},
     name::InstanceId,
@@ -32,15 +32,41 @@ pub struct Images {
     building: tokio::sync::Mutex<()>,
 }
 
+/// What there is of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is not there.
+    Nothing,
+    /// It is there, but its runner layer is not the one that would be taken now.
+    Outdated,
+    /// It is there, and would not become another one if it was built now.
+    Current,
+}
+
 impl Images {
     /// Nothing is built yet.
     pub fn new(engine: Arc<dyn Engine>, instance: InstanceId, runtimes: Runtimes) -> Self {
         Self { engine, instance, runtimes, runners: Mutex::default(), building: Default::default() }
     }
 
-    /// The name of a deployment's image.
+    /// The name of the image that a deployment runs in.
     pub fn tag(&self, deployment: &Deployment) -> String {
-        format!("smsly/function-{}:{}", deployment.service, deployment.id)
+        format!("smsly/function-{}:{}", deployment.service, deployment.image())
+    }
+
+    /// What there is of the image that a deployment runs in.
+    ///
+    /// # Errors
+    /// The engine's; that of the runner layer when it cannot be made.
+    pub async fn find(&self, deployment: &Deployment) -> Result<Found> {
+        let Some(labels) = self.engine.image_labels(&self.tag(deployment)).await? else {
+            return Ok(Found::Nothing);
+        };
+        // A runtime that is not configured any more has none that would be taken.
+        let Ok(runtime) = self.runtime(deployment) else { return Ok(Found::Outdated) };
+        let runner = self.runner(runtime).await?;
+        let current = labels.get(label::RUNNER) == Some(&runner);
+        Ok(if current { Found::Current } else { Found::Outdated })
     }
 
     /// Makes the runner layer of every runtime, and says in `health` when one is missing.
@@ -73,7 +99,7 @@ impl Images {
         Err(failure)
     }
 
-    /// Builds a deployment's image; `line` is given the build's output.
+    /// Builds the image that a deployment runs in; `line` is given the build's output.
     ///
     /// # Errors
     /// `Deployment` for an unknown runtime, else the engine's.
@@ -82,13 +108,11 @@ impl Images {
         deployment: &Deployment,
         line: &mut (dyn FnMut(String) + Send),
     ) -> Result<()> {
-        let name = &deployment.function.runtime;
-        let runtime = self.runtimes.get(name).ok_or_else(|| {
-            Error::Deployment(format!("The runtime {name} is not configured on this platform."))
-        })?;
+        let runtime = self.runtime(deployment)?;
         let runner = self.runner(runtime).await?;
         let mut context = Context::default();
-        let labels = labels(&self.instance, deployment.service, deployment.id, None);
+        let mut labels = labels(&self.instance, deployment.service, deployment.image(), None);
+        labels.insert(label::RUNNER.to_owned(), runner.clone());
         let dockerfile = format!("{}\n{}", runtime.template, label_line(&labels));
         context.add(Path::new("Dockerfile"), dockerfile.as_bytes());
         for file in &runtime.code_files {
@@ -96,6 +120,13 @@ impl Images {
         }
         let args = BTreeMap::from([("RUNNER".to_owned(), runner)]);
         self.engine.build(&self.tag(deployment), context.finish()?, args, false, line).await
+    }
+
+    fn runtime(&self, deployment: &Deployment) -> Result<&Runtime> {
+        let name = &deployment.function.runtime;
+        self.runtimes.get(name).ok_or_else(|| {
+            Error::Deployment(format!("The runtime {name} is not configured on this platform."))
+        })
     }
 
     /// The runner layer of a runtime, built when this content of it does not exist yet.

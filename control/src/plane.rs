@@ -242,7 +242,7 @@ async fn chores(context: &Context) {
         for service in services {
             // The live image and the one before it are no reason to look closer.
             let of_service = || images.iter().filter(|image| image.service == service);
-            let untagged = of_service().any(|image| image.name.starts_with("sha256:"));
+            let untagged = of_service().any(|image| !image.is_tagged());
             if untagged || of_service().count() > 2 || !kept.contains(&service) {
                 scaler::prune(context, service).await;
             }

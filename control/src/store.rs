@@ -152,6 +152,15 @@ pub trait Store: Send + Sync + 'static {
         error: Option<String>,
     ) -> Result<()>;
 
+    /// Notes in which deployment's image a deployment runs: none for its own. As for
+    /// [`Store::record_phase`], a crash may lose it, and a deployment that is gone is no error.
+    async fn record_image(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+        image_of: Option<DeploymentId>,
+    ) -> Result<()>;
+
     /// Makes a deployment the live one, in one step with its phase; the one before and older ones
     /// that still wait become `superseded`. Returns the deployment that was live before.
     ///

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     error::Error,
     name::ServiceId,
-    service::{Deployment, Service},
+    service::{Cause, Deployment, Service},
     store::Creation,
 };
 
@@ -201,6 +201,19 @@ impl Api {
         }
     }
 
+    /// Lets the deployment of a change that does not end in the image run in the image that there is.
+    async fn share_image(&self, current: &Service, update: &mut Update) -> Result<(), ApiError> {
+        if let Some(deployment) = &mut update.deployment
+            && deployment.origin.cause == Cause::Changed
+            && deployment.function.shares_image_with(&current.function)
+        {
+            // The service as it is was last deployed by this one: every change of its function is.
+            let latest = self.store.deployment(current.id, current.latest_deployment).await?;
+            deployment.image_of = latest.map(|latest| latest.image());
+        }
+        Ok(())
+    }
+
     async fn record(&self, service: Service) -> Result<ServiceRecord, ApiError> {
         Ok(ServiceRecord::load(self, service).await?)
     }
@@ -242,9 +255,10 @@ impl Api {
     ) -> Result<(Service, Option<Deployment>), ApiError> {
         for _ in 0..ATTEMPTS {
             if_match(headers, &current)?;
-            let Some(update) = change(&current).map_err(ApiError::Conflicts)? else {
+            let Some(mut update) = change(&current).map_err(ApiError::Conflicts)? else {
                 return Ok((current, None));
             };
+            self.share_image(&current, &mut update).await?;
             match self.store.update_service(&update.service, update.deployment.as_ref()).await {
                 Ok(stored) => return Ok((stored, update.deployment)),
                 Err(Error::Conflict { field: None, .. }) => {

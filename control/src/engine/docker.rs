@@ -25,8 +25,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 
 use super::{
-    About, Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Network, OutputLine, Probe,
-    label,
+    About, Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Labels, Network, OutputLine,
+    Probe, label,
 };
 use crate::{
     advisory::Versions,
@@ -149,6 +149,10 @@ impl Engine for Docker {
 
     async fn image_id(&self, image: &str) -> Result<Option<String>> {
         self.find_image(image).await
+    }
+
+    async fn image_labels(&self, image: &str) -> Result<Option<Labels>> {
+        self.labels_of_image(image).await
     }
 
     async fn pull(&self, image: &str) -> Result<()> {

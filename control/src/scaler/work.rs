@@ -1,13 +1,13 @@
 //! What a driver's tasks do outside: start a container, take one away, clean up.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
     context::Context,
-    engine::{Attachment, ContainerSpec, Exit, Sandbox},
+    engine::{Attachment, ContainerSpec, Exit, Image, Sandbox},
     error::{Error, Result},
     limits,
-    name::{ReplicaId, ServiceId},
+    name::{DeploymentId, ReplicaId, ServiceId},
     replica::Removal,
     service::{Deployment, Egress, Phase, Replica},
 };
@@ -131,25 +131,22 @@ fn ending(exit: Exit) -> String {
     }
 }
 
-/// Removes the images that no deployment needs: all but those of the live one, of the one that was
-/// live before it, and of those in progress.
+/// Removes the images that no deployment needs.
 pub(crate) async fn prune(context: &Context, service: ServiceId) {
     let outcome = async {
         // Images first: one that is built while we look is then not among them.
         let images = context.engine.images(&context.instance, Some(service)).await?;
         let deployments =
             context.store.deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1).await?.items;
-        let was_live = |d: &&Deployment| {
-            d.phase == Phase::Superseded && d.phases.iter().any(|entry| entry.phase == Phase::Live)
+        let needed = needed_images(&deployments);
+        // One without a tag may be about to get it, unless another has it already.
+        let tagged: HashSet<_> =
+            images.iter().filter(|image| image.is_tagged()).map(|image| image.deployment).collect();
+        let is_needed = |image: &&Image| {
+            needed.contains(&image.deployment)
+                && (image.is_tagged() || !tagged.contains(&image.deployment))
         };
-        let previous = deployments.iter().find(was_live).map(|d| d.id);
-        let needed = |id| {
-            Some(id) == previous
-                || deployments
-                    .iter()
-                    .any(|d| d.id == id && (d.phase == Phase::Live || !d.phase.is_settled()))
-        };
-        for image in images.iter().filter(|image| !needed(image.deployment)) {
+        for image in images.iter().filter(|image| !is_needed(image)) {
             context.engine.remove_image(&image.name).await?;
         }
         Ok::<_, Error>(())
@@ -157,6 +154,14 @@ pub(crate) async fn prune(context: &Context, service: ServiceId) {
     if let Err(error) = outcome.await {
         tracing::warn!(%service, %error, "old images were not removed; the next deployment tries again");
     }
+}
+
+/// Whose images are needed by these deployments of a service, newest first: by the live one, the one
+/// that was live before it, and those in progress.
+fn needed_images(deployments: &[Deployment]) -> HashSet<DeploymentId> {
+    let previous = deployments.iter().find(|d| d.phase == Phase::Superseded && d.was_live());
+    let current = deployments.iter().filter(|d| d.phase == Phase::Live || !d.phase.is_settled());
+    current.chain(previous).map(Deployment::image).collect()
 }
 
 /// Removes what a deleted service leaves.
@@ -167,4 +172,57 @@ pub(super) async fn forget(context: &Context, service: ServiceId) {
         tracing::warn!(%service, %error, "the log of a deleted service was not removed");
     }
     tracing::info!(%service, "nothing is left of the deleted service");
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        name::HandlerName,
+        service::{EventFormat, FunctionSpec, Origin, PhaseEntry},
+    };
+
+    /// A deployment that went through these phases.
+    fn deployment(phases: &[Phase], image_of: Option<DeploymentId>) -> Deployment {
+        let function = FunctionSpec {
+            runtime: "node18".to_owned(),
+            handler: HandlerName::parse("handler").expect("valid"),
+            code: String::new(),
+            event_format: EventFormat::Grid,
+            memory_mb: 128,
+            cpu_shares: 1024,
+            egress: Egress::Public,
+            oci_runtime: None,
+            env_vars: Vec::new(),
+        };
+        let at = Timestamp::UNIX_EPOCH;
+        let queued = Deployment::queued(ServiceId::new(), function, Origin::default(), at);
+        Deployment {
+            image_of,
+            phase: phases.last().copied().unwrap_or(Phase::Queued),
+            phases: phases.iter().map(|&phase| PhaseEntry { phase, at }).collect(),
+            ..queued
+        }
+    }
+
+    #[test]
+    fn images_of_the_live_the_previous_and_the_coming_deployment_are_needed() {
+        use Phase::{Building, Failed, Live, Superseded};
+        let oldest = deployment(&[Live, Superseded], None);
+        let shared = deployment(&[Failed], None);
+        let previous = deployment(&[Live, Superseded], Some(shared.id));
+        let overtaken = deployment(&[Superseded], None);
+        let live = deployment(&[Building, Live], None);
+        let failed = deployment(&[Building, Failed], None);
+        let coming = deployment(&[Building], Some(oldest.id));
+        let history = [failed, live, overtaken, previous, shared];
+        let [_, live, _, _, shared] = &history;
+        assert_eq!(needed_images(&history), HashSet::from([live.id, shared.id]));
+        let of_coming = coming.image();
+        let history = [&[coming][..], &history].concat();
+        assert!(needed_images(&history).contains(&of_coming));
+        assert_eq!(needed_images(&[]), HashSet::new());
+    }
 }

@@ -335,6 +335,18 @@ impl Store for Embedded {
         .await
     }
 
+    async fn record_image(
+        &self,
+        service: ServiceId,
+        id: DeploymentId,
+        image_of: Option<DeploymentId>,
+    ) -> Result<()> {
+        self.write("record image", Durability::None, move |transaction| {
+            deployments::set_image(transaction, service, id, image_of)
+        })
+        .await
+    }
+
     async fn activate_deployment(
         &self,
         service: ServiceId,

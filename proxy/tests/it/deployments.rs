@@ -83,6 +83,68 @@ fn only_what_ends_in_a_container_is_deployed() {
     wait_until("the other runtime", || memory() == "python");
 }
 
+#[test]
+fn a_change_of_settings_runs_in_the_image_that_is_there() {
+    let grid = Grid::start();
+    let code = "exports.handler = async (event, context) => context.memoryLimitInMB";
+    let service = grid.create("keep", "node18", code, json!({}));
+    let tag = |deployment: &Value| {
+        let id = deployment["image"].as_str().expect("an id");
+        format!("smsly/function-{}:{id}", service.id)
+    };
+    let first = service.deployment.clone();
+    let images = docker::images(&service.id);
+    let mut memory = 128;
+    let mut change = || {
+        memory += 1;
+        let deployment = grid.patch(&service, &json!({ "memory_mb": memory }));
+        assert_eq!(deployment["phase"], "live", "{deployment}");
+        wait_until("the new memory", || grid.get("keep", "").json() == memory.to_string().as_str());
+        deployment
+    };
+    let log = |deployment: &Value| deployment["log"].to_string();
+    for _ in 0..3 {
+        let deployment = change();
+        assert_eq!(deployment["image"], first["id"]);
+        let phases = deployment["phases"].as_array().expect("a list");
+        assert_eq!(phases.len(), 5, "{phases:?}");
+        let shared =
+            format!("uses the image of deployment {}", first["id"].as_str().expect("an id"));
+        assert!(log(&deployment).contains(&shared), "{deployment}");
+        assert_eq!(docker::images(&service.id), images);
+    }
+
+    // One that somebody removed is made again, under its name.
+    docker::docker(&["rmi", "-f", &tag(&first)]);
+    let deployment = change();
+    assert_eq!(deployment["image"], first["id"]);
+    assert!(!log(&deployment).contains("uses the image"), "{deployment}");
+    wait_until("one image", || docker::images(&service.id).len() == 1);
+
+    // One whose runner is that of an earlier Grid is left to those who run in it.
+    let before = docker::images(&service.id);
+    relabel(&tag(&first), "LABEL grid.runner=earlier");
+    assert_ne!(docker::images(&service.id), before);
+    let own = change();
+    assert_eq!(own["image"], own["id"]);
+    assert_eq!(docker::images(&service.id).len(), 2, "the one before it is kept as well");
+    // What worked once is gone back to as it was.
+    let back = json!({ "deployment": deployment["id"] });
+    let answer = grid.api("POST", &service.path("rollback/"), Some(&back));
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let back = grid.settled(&service.id, answer.json()["id"].as_str().expect("an id"));
+    assert_eq!((&back["phase"], &back["image"]), (&json!("live"), &first["id"]));
+    assert!(log(&back).contains("uses the image"), "{back}");
+}
+
+/// Puts another image in the place of one: the same with one more line.
+fn relabel(tag: &str, line: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("Dockerfile"), format!("FROM {tag}\n{line}\n"))
+        .expect("written");
+    docker::docker(&["build", "-q", "-t", tag, &dir.path().display().to_string()]);
+}
+
 /// When two images share an intermediate one of the builder's cache, the removal of one image takes
 /// it away under the build of the other, which then fails now and then.
 #[test]

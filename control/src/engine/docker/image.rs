@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bollard::{
     body_full,
     errors::Error as ClientError,
-    models::ImageSummary,
+    models::{ImageInspect, ImageSummary},
     query_parameters::{
         BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder,
         RemoveImageOptionsBuilder,
@@ -16,7 +16,7 @@ use futures_util::TryStreamExt;
 
 use super::{Docker, call, call_unless_gone, of_instance};
 use crate::{
-    engine::{Image, label},
+    engine::{Image, Labels, label},
     error::Result,
     limits,
     name::{InstanceId, ServiceId},
@@ -27,6 +27,13 @@ impl Docker {
         let found =
             call_unless_gone("inspect image", image, self.client()?.inspect_image(image)).await?;
         Ok(found.and_then(|image| image.id))
+    }
+
+    pub(super) async fn labels_of_image(&self, image: &str) -> Result<Option<Labels>> {
+        let found =
+            call_unless_gone("inspect image", image, self.client()?.inspect_image(image)).await?;
+        let labels = |image: ImageInspect| image.config.and_then(|config| config.labels);
+        Ok(found.map(|image| labels(image).into_iter().flatten().collect()))
     }
 
     pub(super) async fn pull_image(&self, image: &str) -> Result<()> {

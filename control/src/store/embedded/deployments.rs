@@ -180,6 +180,22 @@ pub(super) fn record(
     Ok(((), effect))
 }
 
+/// Notes in which deployment's image a deployment runs.
+pub(super) fn set_image(
+    transaction: &WriteTransaction,
+    service: ServiceId,
+    id: DeploymentId,
+    image_of: Option<DeploymentId>,
+) -> Done<()> {
+    let known = find(transaction, service, id)?;
+    let Some(mut deployment) = known.filter(|known| known.image_of != image_of) else {
+        return Ok(((), Effect::Nothing));
+    };
+    deployment.image_of = image_of;
+    put(transaction, &deployment)?;
+    Ok(((), Effect::Changed(service)))
+}
+
 /// Moves a deployment to `live`; the one that was live and older ones that wait are superseded.
 pub(super) fn go_live(
     transaction: &WriteTransaction,

@@ -126,6 +126,34 @@ async fn the_same_can_be_deployed_again() {
 }
 
 #[tokio::test]
+async fn only_another_code_or_runtime_needs_another_image() {
+    let grid = Grid::start().await;
+    let path = grid.service("a").await;
+    let first = grid.get(&path).await.json()["latest_deployment"].clone();
+    let deploy = async |change: Value| {
+        let answer = grid.patch(&path, &change).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["deployment"].clone()
+    };
+    let shared = [
+        json!({"memory_mb": 256}),
+        json!({"function_handler": "index.handler", "event_format": "lambda-v2"}),
+        json!({"cpu_shares": 512, "egress": "none", "oci_runtime": "runsc"}),
+    ];
+    for change in shared {
+        assert_eq!(deploy(change).await["image"], first);
+    }
+    let second = deploy(json!({"function_code": "y", "memory_mb": 512})).await;
+    assert_eq!(second["image"], second["id"]);
+    assert_eq!(deploy(json!({"memory_mb": 256})).await["image"], second["id"]);
+    let python = deploy(json!({"function_runtime": "python3.9"})).await;
+    assert_eq!(python["image"], python["id"]);
+    // Who deploys the same again wants it made again.
+    let again = grid.post(&format!("{path}deployments/"), &json!({})).await.json();
+    assert_eq!(again["image"], again["id"]);
+}
+
+#[tokio::test]
 async fn what_was_deleted_is_gone() {
     let grid = Grid::start().await;
     let path = grid.service("a").await;

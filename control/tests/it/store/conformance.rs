@@ -5,7 +5,7 @@ use std::sync::Arc;
 use control::{
     error::{Error, Kind},
     limits,
-    name::{FunctionName, ServiceId, ServiceName},
+    name::{DeploymentId, FunctionName, ServiceId, ServiceName},
     service::{GoneCause, Obstacle, Phase, Replica, Route, Seen, Service, Wish},
     store::{Change, ServiceQuery},
 };
@@ -28,6 +28,7 @@ on_every_store!(
     logs_are_bounded,
     a_missing_deployment_is_no_error_for_record,
     the_deployment_before_is_found_with_its_code,
+    the_image_of_a_deployment_is_kept,
     activation_replaces_the_live_one,
     activation_refuses_what_cannot_serve,
     history_is_bounded,
@@ -293,6 +294,25 @@ async fn a_missing_deployment_is_no_error_for_record(store: Subject) {
         .expect("ignores");
     let kept = store.deployment(service.id, first.id).await.expect("reads");
     assert_eq!(kept, None);
+}
+
+async fn the_image_of_a_deployment_is_kept(store: Subject) {
+    let (first_of, mut first) = service("a");
+    let other = DeploymentId::new();
+    first.image_of = Some(other);
+    store.create_service(&first_of, &first, None).await.expect("creates");
+    let image = async || {
+        let kept = store.deployment(first_of.id, first.id).await.expect("reads").expect("is there");
+        kept.image()
+    };
+    assert_eq!(image().await, other);
+    let mut hints = store.watch();
+    store.record_image(first_of.id, first.id, None).await.expect("records");
+    assert_eq!(image().await, first.id);
+    assert_eq!(hints.try_recv(), Ok(Change { service: first_of.id }));
+    store.record_image(first_of.id, first.id, None).await.expect("is so already");
+    assert_eq!(hints.try_recv(), Err(TryRecvError::Empty));
+    store.record_image(first_of.id, other, None).await.expect("nobody is missed");
 }
 
 async fn the_deployment_before_is_found_with_its_code(store: Subject) {
