@@ -243,6 +243,12 @@ pub struct Config {
     #[arg(default_value_t = one_per_core(), value_parser = rules::count(1..=256))]
     pub starts: usize,
 
+    /// Earlier versions of each function whose images are kept, for a rollback within a second (0 to
+    /// 100); one whose image is gone is built anew.
+    #[arg(id = "GRID_IMAGES_KEPT", long = "images-kept", value_name = "IMAGES")]
+    #[arg(default_value = "5", value_parser = rules::count(0..=100))]
+    pub images_kept: usize,
+
     /// How functions are kept from addresses that are not public: firewall, or guard-only, which
     /// hostile code gets round.
     #[arg(id = "GRID_EGRESS_ENFORCEMENT", long = "egress-enforcement", value_name = "HOW")]

@@ -30,6 +30,8 @@ pub struct Settings {
     pub starts: usize,
     /// Replicas of all services together.
     pub replicas: usize,
+    /// Images of earlier versions that each service keeps.
+    pub images_kept: usize,
     /// How functions are kept from where they may not go.
     pub enforcement: Enforcement,
     /// Which servers the functions' resolver asks.

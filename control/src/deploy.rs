@@ -42,7 +42,7 @@ pub(crate) async fn run(
     let stage = Stage::new(tally.clone());
     let mut run = Run { context, driver, deployment: Arc::new(deployment), stage };
     let (service, id) = (run.deployment.service, run.deployment.id);
-    let outcome = run.to_live().await;
+    let outcome = run.go_live().await;
     match outcome {
         Ok(()) => {
             tracing::info!(%service, deployment = %id, "live");
@@ -73,7 +73,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_live(&mut self) -> Result<()> {
+    async fn go_live(&mut self) -> Result<()> {
         self.record(Phase::Building, vec![], None).await?;
         let output = match self.shared_image().await? {
             Some(other) => vec![log_line(format!("uses the image of deployment {other}"))],

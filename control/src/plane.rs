@@ -240,10 +240,11 @@ async fn chores(context: &Context) {
         let services: BTreeSet<ServiceId> = images.iter().map(|image| image.service).collect();
         let kept: HashSet<ServiceId> = context.store.service_ids().await?.into_iter().collect();
         for service in services {
-            // The live image and the one before it are no reason to look closer.
+            // The live image and those that are kept beside it are no reason to look closer.
+            let most = context.settings.images_kept + 1;
             let of_service = || images.iter().filter(|image| image.service == service);
             let untagged = of_service().any(|image| !image.is_tagged());
-            if untagged || of_service().count() > 2 || !kept.contains(&service) {
+            if untagged || of_service().count() > most || !kept.contains(&service) {
                 scaler::prune(context, service).await;
             }
         }

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 
+import admin
 import deploying
 import edge
 import guard
@@ -21,13 +22,13 @@ import report
 import throughput
 import waking
 from engine import Engine
-from grid import Grid
+from grid import Grid, Lonely
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MOST_SECONDS = 20 * 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
-PARTS = ("guard", "memory", "throughput", "edge", "deploying", "waking", "k6")
+PARTS = ("guard", "memory", "throughput", "edge", "deploying", "admin", "waking", "k6")
 
 # What a full and a quick run take.
 FULL = {
@@ -39,6 +40,8 @@ FULL = {
     "edge_runs": 3,
     "edge_seconds": 3,
     "k6_seconds": 10,
+    "services": 10_000,
+    "pages": 100,
 }
 QUICK = {
     "wakes": 3,
@@ -49,6 +52,8 @@ QUICK = {
     "edge_runs": 1,
     "edge_seconds": 1,
     "k6_seconds": 4,
+    "services": 1_000,
+    "pages": 20,
 }
 
 
@@ -105,6 +110,10 @@ class Bench:
         if self.wanted & {"memory", "throughput", "edge", "deploying"}:
             with self.grid() as grid:
                 self.on_one_grid(grid)
+        if "admin" in self.wanted:
+            progress("Lists of many services")
+            with Lonely(self.binary, ROOT, self.scratch, self.engine, {}) as grid:
+                self.results["admin"] = admin.measure(grid, self.counts)
         if "waking" in self.wanted:
             progress("Wake from zero")
             with self.grid(GRID_IDLE_SECONDS="1") as grid:

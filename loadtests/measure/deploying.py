@@ -1,4 +1,5 @@
-"""From a PATCH to the answer of the new code, beside the build and the start of the same image."""
+"""From a PATCH to the answer of the new code, and from a POST to a live service, beside the build and the start of the
+same image."""
 
 import datetime
 import time
@@ -11,10 +12,12 @@ from grid import Grid
 # Between two looks at the public address: a tighter loop would take the cores from the deployment.
 PAUSE = 0.005
 WITHIN = 60
+# Images of one function that Grid keeps: GRID_IMAGES_KEPT, and the live one.
+KEPT = 6
 
 
 def measure(grid: Grid, engine: Engine, counts: dict, template: str) -> dict:
-    samples = {runtime.name: {"patch": [], "engine": []} for runtime in RUNTIMES}
+    samples = {runtime.name: {"patch": [], "create": [], "engine": []} for runtime in RUNTIMES}
     services, tasks = [], []
     for runtime in RUNTIMES:
         name = f"patch-{slug(runtime)}"
@@ -23,6 +26,7 @@ def measure(grid: Grid, engine: Engine, counts: dict, template: str) -> dict:
         runner = engine.runner_layer(like["Image"])
         own = samples[runtime.name]
         tasks.append((own["patch"], partial(patch, grid, runtime, service, name)))
+        tasks.append((own["create"], partial(create, grid, runtime)))
         tasks.append((own["engine"], partial(build_and_start, engine, runtime, template, runner, like)))
         services.append(service)
     for number, (kept, take) in turns(counts["patches"], tasks):
@@ -48,7 +52,7 @@ def patch(grid: Grid, runtime: Runtime, service: str, name: str, number: int) ->
     grid.wait_settled(service)
     sample["settled"] = since(began)
     # The removal of the image before the previous one would disturb the next sample.
-    while len(grid.engine.images(service)) > 2 and since(began) < WITHIN * 1000:
+    while len(grid.engine.images(service)) > KEPT and since(began) < WITHIN * 1000:
         time.sleep(0.05)
 
     deployment = grid.deployment(service, changed["deployment"]["id"])
@@ -59,6 +63,18 @@ def patch(grid: Grid, runtime: Runtime, service: str, name: str, number: int) ->
     for step, end in zip(steps, ends):
         sample[step] = round((end - entered[step]) * 1000, 3)
     return sample
+
+
+def create(grid: Grid, runtime: Runtime, number: int) -> dict:
+    """Milliseconds from sending a new service until its first deployment is live."""
+    sent = time.time()
+    service = grid.create(f"create-{slug(runtime)}-{number}", runtime.name, runtime.code(f"created {number}"), least=1)
+    (deployment,) = grid.api("GET", f"services/{service}/deployments/")["results"]
+    entered = {entry["phase"]: moment(entry["at"]) for entry in deployment["phases"]}
+    grid.delete(service)
+    steps = ["queued", "building", "deploying", "health_checking", "live"]
+    sample = {step: round((entered[after] - entered[step]) * 1000, 3) for step, after in zip(steps, steps[1:])}
+    return {"before_queued": round((entered["queued"] - sent) * 1000, 3), **sample, "took": round((entered["live"] - sent) * 1000, 3)}
 
 
 def build_and_start(engine: Engine, runtime: Runtime, template: str, runner: str, like: dict, number: int) -> dict:

@@ -8,6 +8,7 @@ import pathlib
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -71,6 +72,9 @@ class Grid:
                 start_new_session=True,  # a Ctrl-C reaches it after its services were removed
             )
         self.pid = self.process.pid
+        self._await_ready()
+
+    def _await_ready(self) -> None:
         line = b""
         deadline = time.monotonic() + READY_WITHIN
         while not line.endswith(b"\n"):
@@ -82,7 +86,10 @@ class Grid:
             line += part
         words = dict(word.split("=", 1) for word in line.decode().split() if "=" in word)
         self.public_port = urllib.parse.urlsplit(words["public"]).port
-        self.admin = http.client.HTTPConnection("127.0.0.1", urllib.parse.urlsplit(words["admin"]).port, timeout=30)
+        self._open_admin(urllib.parse.urlsplit(words["admin"]).port)
+
+    def _open_admin(self, port: int) -> None:
+        self.admin = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def _stop(self) -> None:
         if self.process is None:
@@ -201,3 +208,28 @@ def timing(header: str) -> dict:
     """`queue;dur=0.0, wake;dur=410.2` as numbers."""
     parts = (part.strip().split(";dur=") for part in header.split(",") if ";dur=" in part)
     return {name: float(value) for name, value in parts}
+
+
+class Lonely(Grid):
+    """Has no engine: nothing is deployed, so that thousands of services cost no more than their records."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        with contextlib.closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.environment["GRID_ADMIN_ADDR"] = f"127.0.0.1:{self.port}"
+        self.environment["DOCKER_HOST"] = f"unix://{self.directory}/nowhere.sock"
+
+    def _await_ready(self) -> None:
+        """It is never ready for the public, but its admin API answers."""
+        self._open_admin(self.port)
+        deadline = time.monotonic() + READY_WITHIN
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                self.api("GET", "runtimes/")
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"grid's admin API does not answer: {self.log.read_text(errors='replace').strip()[-1000:]}")

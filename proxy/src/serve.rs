@@ -216,6 +216,7 @@ impl Parts {
                 function_timeout: config.function_timeout,
                 response_bytes: config.response_bytes,
                 starts: config.starts,
+                images_kept: config.images_kept,
                 replicas: config.max_replicas,
                 enforcement: config.egress_enforcement,
                 dns: protection.dns,

@@ -21,7 +21,10 @@ fn run(dir: &TempDir, environment: &[(&str, &str)], flags: &[&str]) -> Result<Co
     let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let args = ["grid", "serve"].iter().chain(flags).map(OsString::from);
     match parse(args, &pairs.collect(), dir.path())? {
-        Command::Serve(config) | Command::Doctor(config) | Command::Upgrade(config) => Ok(*config),
+        Command::Serve(config)
+        | Command::Doctor(config)
+        | Command::Upgrade(config)
+        | Command::OpenApi(config) => Ok(*config),
         Command::Show(text) => panic!("shows {text}"),
     }
 }

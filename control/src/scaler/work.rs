@@ -131,14 +131,14 @@ fn ending(exit: Exit) -> String {
     }
 }
 
-/// Removes the images that no deployment needs.
+/// Removes the images that no deployment needs, see [`needed_images`].
 pub(crate) async fn prune(context: &Context, service: ServiceId) {
     let outcome = async {
         // Images first: one that is built while we look is then not among them.
         let images = context.engine.images(&context.instance, Some(service)).await?;
         let deployments =
             context.store.deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1).await?.items;
-        let needed = needed_images(&deployments);
+        let needed = needed_images(&deployments, context.settings.images_kept);
         // One without a tag may be about to get it, unless another has it already.
         let tagged: HashSet<_> =
             images.iter().filter(|image| image.is_tagged()).map(|image| image.deployment).collect();
@@ -156,12 +156,18 @@ pub(crate) async fn prune(context: &Context, service: ServiceId) {
     }
 }
 
-/// Whose images are needed by these deployments of a service, newest first: by the live one, the one
-/// that was live before it, and those in progress.
-fn needed_images(deployments: &[Deployment]) -> HashSet<DeploymentId> {
-    let previous = deployments.iter().find(|d| d.phase == Phase::Superseded && d.was_live());
+/// Whose images are needed by these deployments of a service, newest first: by the live one, those in
+/// progress, and as many others as are kept of those that were live before.
+fn needed_images(deployments: &[Deployment], kept: usize) -> HashSet<DeploymentId> {
     let current = deployments.iter().filter(|d| d.phase == Phase::Live || !d.phase.is_settled());
-    current.chain(previous).map(Deployment::image).collect()
+    let mut needed: HashSet<_> = current.map(Deployment::image).collect();
+    let most = needed.len() + kept;
+    for earlier in deployments.iter().filter(|d| d.phase == Phase::Superseded && d.was_live()) {
+        if needed.len() < most {
+            needed.insert(earlier.image());
+        }
+    }
+    needed
 }
 
 /// Removes what a deleted service leaves.
@@ -219,10 +225,13 @@ mod tests {
         let coming = deployment(&[Building], Some(oldest.id));
         let history = [failed, live, overtaken, previous, shared];
         let [_, live, _, _, shared] = &history;
-        assert_eq!(needed_images(&history), HashSet::from([live.id, shared.id]));
+        assert_eq!(needed_images(&history, 1), HashSet::from([live.id, shared.id]));
+        assert_eq!(needed_images(&history, 0), HashSet::from([live.id]));
+        let of_oldest = needed_images(&history, 9);
+        assert!(of_oldest.is_superset(&HashSet::from([live.id, shared.id])));
         let of_coming = coming.image();
         let history = [&[coming][..], &history].concat();
-        assert!(needed_images(&history).contains(&of_coming));
-        assert_eq!(needed_images(&[]), HashSet::new());
+        assert!(needed_images(&history, 1).contains(&of_coming));
+        assert_eq!(needed_images(&[], 1), HashSet::new());
     }
 }

@@ -1,6 +1,6 @@
 """The report, from the recorded samples and nothing else."""
 
-from . import deploying, edge, guard, k6, memory, throughput, waking
+from . import admin, deploying, edge, guard, k6, memory, throughput, waking
 from .tables import table
 
 # The parts by their names in the results, in the order of the report.
@@ -9,6 +9,7 @@ PARTS = {
     "k6": k6,
     "waking": waking,
     "deploying": deploying,
+    "admin": admin,
     "throughput": throughput,
     "memory": memory,
     "guard": guard,

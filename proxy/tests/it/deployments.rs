@@ -13,7 +13,7 @@ fn says(text: &str) -> String {
 
 #[test]
 fn twenty_changes_in_a_row_end_with_the_last_one_live() {
-    let grid = Grid::start();
+    let grid = Grid::with(&[("GRID_IMAGES_KEPT", "2")]);
     let service = grid.create("many", "node18", &says("v0"), json!({}));
     assert_eq!(grid.get("many", "").json(), "v0");
     let mut deployments = vec![service.deployment["id"].clone()];
@@ -36,7 +36,7 @@ fn twenty_changes_in_a_row_end_with_the_last_one_live() {
         assert_eq!(deployment["phase"], expected, "{deployment}");
     }
     wait_until("one container", || docker::containers(&service.id, true).len() == 1);
-    wait_until("two images at most", || docker::images(&service.id).len() <= 2);
+    wait_until("as many images as are kept", || docker::images(&service.id).len() <= 3);
     let container = docker::containers(&service.id, false).pop().expect("a container");
     assert_eq!(docker::label(&container, "grid.deployment"), last);
     assert_eq!(grid.get("many", "").json(), "v20");
@@ -143,6 +143,39 @@ fn relabel(tag: &str, line: &str) {
     std::fs::write(dir.path().join("Dockerfile"), format!("FROM {tag}\n{line}\n"))
         .expect("written");
     docker::docker(&["build", "-q", "-t", tag, &dir.path().display().to_string()]);
+}
+
+#[test]
+fn a_rollback_takes_up_what_was_live_without_a_build() {
+    let grid = Grid::with(&[("GRID_IMAGES_KEPT", "1")]);
+    let service = grid.create("back", "node18", &says("v1"), json!({}));
+    let mut versions = vec![service.deployment["id"].clone()];
+    for version in ["v2", "v3"] {
+        let change = json!({"function_code": says(version), "memory_mb": 256});
+        versions.push(grid.patch(&service, &change)["id"].clone());
+    }
+    wait_until("v3", || grid.get("back", "").json() == "v3");
+    wait_until("two images", || docker::images(&service.id).len() == 2);
+    let roll_back = |to: &Value| {
+        let body = json!({ "deployment": to });
+        let answer = grid.api("POST", &service.path("rollback/"), Some(&body));
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let id = answer.json()["id"].as_str().expect("an id").to_owned();
+        grid.settled(&service.id, &id)
+    };
+    let log = |deployment: &Value| deployment["log"].to_string();
+    let back = roll_back(&versions[1]);
+    assert_eq!((&back["phase"], &back["rolled_back_to"]), (&json!("live"), &json!(versions[1])));
+    assert!(log(&back).contains("uses the image of deployment"), "{back}");
+    wait_until("v2", || grid.get("back", "").json() == "v2");
+
+    // Its image is gone; it is built anew, and everything else is as it was.
+    let back = roll_back(&versions[0]);
+    assert_eq!(back["phase"], "live", "{back}");
+    assert!(!log(&back).contains("uses the image"), "{back}");
+    wait_until("v1", || grid.get("back", "").json() == "v1");
+    let record = grid.api("GET", &service.path(""), None).json();
+    assert_eq!((&record["memory_mb"], &record["status"]), (&json!(128), &json!("live")));
 }
 
 /// When two images share an intermediate one of the builder's cache, the removal of one image takes
