@@ -125,7 +125,7 @@ async function load(dir, setting, onError) {
     exports = await loadModule(dir);
   } catch (thrown) {
     onError(thrown);
-    throw new Failure('load_failed', loadMessage(thrown, dir));
+    throw Object.assign(new Failure('load_failed', loadMessage(thrown, dir)), { cause: thrown });
   }
   return findHandler(exports, setting.slice(setting.lastIndexOf('.') + 1));
 }

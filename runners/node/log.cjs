@@ -6,6 +6,7 @@
 
 const fs = require('fs');
 const { inspect } = require('util');
+const { hide, hideChunk } = require('./secrets.cjs');
 
 class Tracked {
   constructor(stream, fd) {
@@ -15,7 +16,8 @@ class Tracked {
     this.marked = false;
     this.write = stream.write.bind(stream);
     stream.on('error', () => {});
-    stream.write = (chunk, ...rest) => {
+    stream.write = (given, ...rest) => {
+      const chunk = hideChunk(given, rest[0]);
       if (chunk && chunk.length) {
         this.mark();
         const last = chunk[chunk.length - 1];
@@ -82,11 +84,11 @@ function end() {
 /** A line of the runner itself on standard error. */
 function note(text) {
   streams[1].mark();
-  streams[1].line(text);
+  streams[1].line(hide(text));
 }
 
 /** A thrown value with its stack, without the runner's own frames. */
-function stack(thrown) {
+function stackText(thrown) {
   let text;
   try {
     text = typeof thrown === 'string' ? thrown : inspect(thrown);
@@ -94,7 +96,11 @@ function stack(thrown) {
     text = 'an error that cannot be shown';
   }
   const own = `${__dirname}/`;
-  note(text.split('\n').filter((line) => !(/^\s+at /.test(line) && line.includes(own) && /\.cjs:/.test(line))).join('\n'));
+  return text.split('\n').filter((line) => !(/^\s+at /.test(line) && line.includes(own) && /\.cjs:/.test(line))).join('\n');
 }
 
-module.exports = { open, start, end, note, stack };
+function stack(thrown) {
+  note(stackText(thrown));
+}
+
+module.exports = { open, start, end, note, stack, stackText };

@@ -37,6 +37,7 @@ const SLOW_RETRY_MS = 200;
 const FAST_PERIOD_MS = 60000;
 let lostAt = uptime();
 let dialled = null;
+const homes = new WeakSet();
 
 function dial() {
   let connected = false;
@@ -44,6 +45,7 @@ function dial() {
   socket.on('error', () => {});
   socket.on('connect', () => {
     connected = true;
+    homes.add(socket);
     if (server) server.emit('connection', socket);
     else dialled = socket;
   });
@@ -72,20 +74,41 @@ try {
 const http = require('http');
 const log = require('./log.cjs');
 const { escapeTarget, groupHeaders, splitTarget } = require('./event.cjs');
-const { invoke, ready, uncaught } = require('./invoke.cjs');
+const { invoke, prepare, ready, uncaught } = require('./invoke.cjs');
 const { Outlet } = require('./outlet.cjs');
 const { oneLine } = require('./failure.cjs');
+const { hide } = require('./secrets.cjs');
 
 function sendJson(res, status, value) {
   new Outlet(res).send({ status, headers: new Map([['content-type', ['application/json']]]), body: Buffer.from(stringify(value)) });
 }
 
-async function answerReady(res) {
+function sendFailure(res, status, failure) {
+  sendJson(res, status, { error: failure.kind, message: oneLine(hide(failure.message), 4096) });
+}
+
+async function answerReady(res, body) {
+  try {
+    if (body) prepare(require('./environment.cjs').read(body));
+  } catch (failure) {
+    sendFailure(res, failure.status, failure);
+    return;
+  }
   try {
     await ready(settings);
     sendJson(res, 200, { status: 'ready' });
   } catch (failure) {
-    sendJson(res, 503, { error: failure.kind, message: oneLine(failure.message, 4096) });
+    sendFailure(res, 503, failure);
+  }
+}
+
+async function answerOnce(res, body, arrived) {
+  const outlet = new Outlet(res);
+  try {
+    outlet.finish(await require('./once.cjs').once(settings, body, arrived, res));
+  } catch (failure) {
+    if (failure.kind !== 'invalid_request') throw failure;
+    sendFailure(res, failure.status, failure);
   }
 }
 
@@ -122,18 +145,21 @@ function onRequest(req, res) {
   const url = escapeTarget(req.url);
   const place = url.split('?', 1)[0];
   const isGet = req.method === 'GET' || req.method === 'HEAD';
+  const isOrder = req.method === 'POST' && homes.has(req.socket) && (place === '/ready' || place === '/invoke');
   const target = splitTarget(url);
   const chunks = [];
-  req.on('data', (chunk) => { if (target) chunks.push(chunk); });
+  req.on('data', (chunk) => { if (target || isOrder) chunks.push(chunk); });
   req.on('error', () => {});
   req.on('end', () => {
+    const body = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
     if (target) {
-      const body = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
       const request = describeRequest(req, target, body, arrived);
       const outlet = new Outlet(res);
       inTurn(res, async () => outlet.finish(await invoke(settings, request, outlet)));
     } else if (isGet && place === '/health') sendJson(res, 200, { status: 'ok' });
-    else if (isGet && place === '/ready') inTurn(res, () => answerReady(res));
+    else if (isGet && place === '/ready') inTurn(res, () => answerReady(res, null));
+    else if (isOrder && place === '/ready') inTurn(res, () => answerReady(res, body));
+    else if (isOrder) inTurn(res, () => answerOnce(res, body, arrived));
     else sendJson(res, 404, { error: 'not_found' });
   });
 }

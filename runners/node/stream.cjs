@@ -158,7 +158,8 @@ class Sending {
 /**
  * Sends `answer`, whose body is `answer.stream`. The result is SENT, CUT, or an answer that is
  * still to be sent because there was nothing to stream; it throws while nothing has been sent.
- * `onInterrupt` is given what ends the stream when something outside of it goes wrong.
+ * An outlet that `keeps` what it is given has sent nothing either. `onInterrupt` is given what ends
+ * the stream when something outside of it goes wrong.
  */
 async function stream(answer, { settings, request, outlet, onInterrupt }) {
   const sending = new Sending(answer, settings, outlet);
@@ -180,7 +181,7 @@ async function stream(answer, { settings, request, outlet, onInterrupt }) {
       if (sending.idle || thrown === GONE) await closed;
     }
     if (thrown === GONE) return CUT;
-    if (!sending.begun) throw thrown;
+    if (!sending.begun || outlet.keeps) throw thrown;
     if (thrown instanceof Failure) log.note(`${thrown.kind}: ${thrown.message}`);
     else log.stack(thrown);
     log.note(`The response was cut off after ${sending.sent} bytes.`);

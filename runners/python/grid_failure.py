@@ -9,6 +9,7 @@ class Failure(Exception):
         self.kind = kind
         self.message = message
         self.status = status
+        self.stack = None  # of what it came from, as text
 
 
 def clean_text(text):

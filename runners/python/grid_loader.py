@@ -1,6 +1,7 @@
 """Loads the function's module once and finds the handler in it."""
 import os
 import sys
+from time import monotonic
 
 from grid_failure import Failure, describe, one_line, show
 
@@ -11,6 +12,7 @@ class _Loading:
     """The outcome of the one attempt to load: a handler or a Failure."""
     handler = None
     failure = None
+    ms = 0
 
 
 def _import_module(path):
@@ -65,6 +67,7 @@ def load(settings, on_error):
     if _Loading.failure is not None:
         raise _Loading.failure.with_traceback(None)
     if _Loading.handler is None:
+        begun = monotonic()
         path = os.path.join(settings.function_dir, FILE)
         if settings.function_dir not in sys.path:
             sys.path.insert(0, settings.function_dir)
@@ -74,10 +77,23 @@ def load(settings, on_error):
             except SystemExit:
                 raise
             except BaseException as error:
-                on_error(error)
-                raise Failure("load_failed", _message(error, path)) from None
+                failure = Failure("load_failed", _message(error, path))
+                failure.stack = on_error(error)
+                raise failure from None
             _Loading.handler = _find(module, settings.handler.rpartition(".")[2])
         except Failure as failure:
             _Loading.failure = failure
             raise
+        finally:
+            _Loading.ms = (monotonic() - begun) * 1000
     return _Loading.handler
+
+
+def is_loaded():
+    """Whether it has been tried."""
+    return _Loading.handler is not None or _Loading.failure is not None
+
+
+def init_ms():
+    """How long loading took."""
+    return _Loading.ms

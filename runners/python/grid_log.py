@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+from grid_secrets import hide, hide_bytes
+
 _raws = []
 _streams = []
 _running = None
@@ -26,11 +28,22 @@ class _Raw(io.FileIO):
         return count
 
 
+class _Buffer(io.BufferedWriter):
+    """What is written comes here as it was written; beyond, it may be cut in pieces."""
+
+    def write(self, data):
+        clean = hide_bytes(data)
+        if clean is data:
+            return super().write(data)
+        super().write(clean)
+        return memoryview(data).nbytes
+
+
 def open_streams():
     """Replaces sys.stdout and sys.stderr; called before any user code runs."""
     for fd, name in ((1, "stdout"), (2, "stderr")):
         raw = _Raw(fd, "w", closefd=False)
-        stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8",
+        stream = io.TextIOWrapper(_Buffer(raw), encoding="utf-8",
                                   errors="backslashreplace", line_buffering=True)
         stream.mode = "w"
         _raws.append(raw)
@@ -100,10 +113,10 @@ def note(text):
     if _streams:
         flush()
         _mark(1)
-        _line(1, text)
+        _line(1, hide(text))
 
 
-def stack(error):
+def stack_text(error):
     """A raised exception with its stack, without the runner's own frames."""
     import traceback
     try:
@@ -115,4 +128,11 @@ def stack(error):
         text = "".join(lines)
     except Exception:
         text = "%s: an exception that cannot be shown" % type(error).__name__
-    note(text.rstrip("\n"))
+    return text.rstrip("\n")
+
+
+def stack(error):
+    """Notes it; the answer is what was noted, with whatever should not be in it."""
+    text = stack_text(error)
+    note(text)
+    return text

@@ -27,6 +27,8 @@ class Job:
     thread leaves it to the main thread to close it. (A number of a file that is closed can be
     another client's in the middle of a write.)"""
 
+    keeps = False
+
     def __init__(self, request, connection):
         self.request = request
         self.connection = connection
@@ -66,27 +68,28 @@ def json_answer(status, text):
     return grid_http.Answer(status, [("content-type", "application/json")], text)
 
 
-def route(request, connection, jobs):
+def route(request, connection, is_home, jobs):
     path = request.target.split("?", 1)[0]
     if request.method in ("GET", "HEAD") and path == "/health":
         return json_answer(200, b'{"status":"ok"}')
     is_function = path.startswith("/fn/") and len(path) > 4 and path[4] != "/"
-    if is_function or (request.method in ("GET", "HEAD") and path == "/ready"):
+    is_order = is_home and request.method == "POST" and path in ("/ready", "/invoke")
+    if is_function or is_order or (request.method in ("GET", "HEAD") and path == "/ready"):
         job = Job(request, connection)
         jobs.put(job)
         return job.wait()
     return json_answer(404, b'{"error":"not_found"}')
 
 
-def serve(sock, jobs):
-    """Serves one connection until it ends; never raises."""
+def serve(sock, jobs, is_home=False):
+    """Serves one connection until it ends; never raises. Orders are taken from the edge alone."""
     connection = grid_http.Connection(sock)
     try:
         while True:
             request = connection.read_request()
             if request is None:
                 return
-            answer = route(request, connection, jobs)
+            answer = route(request, connection, is_home, jobs)
             if answer is None:
                 return
             if answer is grid_http.CUT:
@@ -122,7 +125,7 @@ def call_home(settings, sock, jobs):
     lost = monotonic()
     while True:
         if sock is not None:
-            serve(sock, jobs)
+            serve(sock, jobs, is_home=True)
             lost = monotonic()
         alone = monotonic() - lost
         if 0 < settings.orphan_seconds <= alone:

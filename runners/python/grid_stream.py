@@ -147,7 +147,7 @@ async def _drain_async(value, sending):
 def send(answer, may_have_head, job, settings, event_loop):
     """Sends `answer`, whose body is `answer.stream`. The result is STREAMED, CUT, or an answer
     that is still to be sent because there was nothing to stream; raises what goes wrong while
-    nothing has been sent."""
+    nothing has been sent. For a job that `keeps` the pieces that is always so."""
     stream, answer.stream = answer.stream, None
     sending = _Sending(answer, may_have_head, job, settings)
     try:
@@ -162,7 +162,7 @@ def send(answer, may_have_head, job, settings, event_loop):
     except SystemExit:
         raise
     except BaseException as error:
-        if not sending.begun or os.getpid() != sending._process:
+        if not sending.begun or job.keeps or os.getpid() != sending._process:
             raise
         if isinstance(error, Failure):
             grid_log.note("%s: %s" % (error.kind, error.message))

@@ -47,6 +47,7 @@ function check(answer, expect) {
   if ('base64' in expect) assert.equal(answer.body.toString('base64'), expect.base64);
   if ('bodyBytes' in expect) assert.equal(answer.body.length, expect.bodyBytes);
   if ('subset' in expect) assertSubset(answer.json(), expect.subset, 'answer');
+  if (expect.hidden) assert.ok(!answer.text().includes(expect.hidden), shown);
   for (const name of expect.absent || []) assert.equal(at(answer.json(), name), undefined, `${name} is there`);
   for (const [name, pattern] of Object.entries(expect.matches || {})) {
     assert.match(String(at(answer.json(), name)), new RegExp(pattern), name);
@@ -61,11 +62,15 @@ for (const name of fs.readdirSync(DIR).filter((file) => file.endsWith('.json')).
     test(`${name}: ${one.name}`, async (t) => {
       const runner = await startRunner(t, code, { env: { ...group.env, ...one.env } });
       const request = one.request || {};
+      for (const first of one.before || []) await runner.wire.ask(first);
       for (let i = 0; i < (one.repeat || 1); i += 1) {
         check(await runner.wire.ask(request), one.expect);
         if (one.expect.cut) runner.wire = await runner.edge.accept();
       }
-      await until(() => runner.stderr.includes(one.expect.stderr || ''), 'the log');
+      for (const stream of ['stdout', 'stderr']) {
+        await until(() => runner[stream].includes(one.expect[stream] || ''), `the log on ${stream}`);
+        if (one.expect.hidden) assert.ok(!runner[stream].includes(one.expect.hidden), `${stream}: ${runner[stream]}`);
+      }
       // Whatever it was, the runner is still there.
       assert.equal((await runner.wire.ask({ target: '/health' })).status, 200);
     });

@@ -92,6 +92,40 @@ test('works without an edge, as in a plain docker run', async (t) => {
   assert.equal((await port.ask({ target: '/ready' })).status, 200);
 });
 
+test('takes orders from the edge alone', async (t) => {
+  const runner = await startRunner(t, 'exports.handler = () => process.env.COLOUR || null;');
+  const port = await runner.connectPort();
+  const order = { method: 'POST', target: '/ready', body: '{"env": {"COLOUR": "red"}}' };
+  assert.equal((await port.ask(order)).status, 404);
+  assert.equal((await port.ask({ method: 'POST', target: '/invoke', body: '{"event": {}}' })).status, 404);
+  assert.equal((await runner.wire.ask({ ...order, body: '{"env": {"COLOUR": "blue"}}' })).status, 200);
+  assert.equal((await port.ask({})).json(), 'blue');
+});
+
+test('an edge that starts again changes nothing by handing over again', async (t) => {
+  const runner = await startRunner(t, 'exports.handler = () => process.env.COLOUR;');
+  for (const colour of ['blue', 'red']) {
+    const order = { method: 'POST', target: '/ready', body: `{"env": {"COLOUR": "${colour}"}}` };
+    assert.equal((await runner.wire.ask(order)).status, 200);
+    assert.equal((await runner.wire.ask({})).json(), 'blue');
+    runner.wire.socket.destroy();
+    runner.wire = await runner.edge.accept();
+  }
+});
+
+test('a stream is closed when nobody waits for the invocation any more', async (t) => {
+  const runner = await startRunner(t, `
+    exports.handler = async function* () {
+      try {
+        for (;;) { yield 'x'; console.log('piece'); await new Promise((resolve) => setTimeout(resolve, 1)); }
+      } finally { console.log('closed'); }
+    };`);
+  runner.wire.send(encode({ method: 'POST', target: '/invoke', body: '{"event": {}}' }));
+  await until(() => runner.stdout.includes('piece'), 'the handler');
+  runner.wire.socket.destroy();
+  await until(() => runner.stdout.includes('closed'), 'the end of the stream');
+});
+
 test('a taken port does not end the runner', async (t) => {
   const first = await startRunner(t, HELLO);
   await first.connectPort();

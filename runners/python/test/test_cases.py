@@ -70,6 +70,8 @@ class CaseTest(unittest.TestCase):
             self.assertEqual(len(answer.body), expect["bodyBytes"])
         if "subset" in expect:
             self.assert_subset(answer.json(), expect["subset"], "answer")
+        if "hidden" in expect:
+            self.assertNotIn(expect["hidden"], answer.text())
         for name in expect.get("absent", []):
             self.assertIs(at(answer.json(), name), ABSENT, name)
         for name, pattern in expect.get("matches", {}).items():
@@ -80,11 +82,16 @@ def case_test(group, one, code):
     def run(self):
         runner = Runner(code, {**group.get("env", {}), **one.get("env", {})})
         self.addCleanup(runner.close)
+        for first in one.get("before", []):
+            runner.wire.ask(**first)
         for _ in range(one.get("repeat", 1)):
             self.check(runner.wire.ask(**one.get("request", {})), one["expect"])
             if one["expect"].get("cut"):
                 runner.wire = runner.edge.accept()
-        until(lambda: one["expect"].get("stderr", "") in runner.stderr, "the log")
+        for name in ("stdout", "stderr"):
+            until(lambda: one["expect"].get(name, "") in getattr(runner, name), "the log on " + name)
+            if "hidden" in one["expect"]:
+                self.assertNotIn(one["expect"]["hidden"], getattr(runner, name))
         # Whatever it was, the runner is still there.
         self.assertEqual(runner.wire.ask(target="/health").status, 200)
     return run

@@ -111,6 +111,41 @@ def handler(event, context):
         runner = self.start(HELLO, flags=())
         self.assertEqual(runner.wire.ask().status, 200)
 
+    def test_takes_orders_from_the_edge_alone(self):
+        runner = self.start("import os\ndef handler(event, context):\n    return os.environ.get('COLOUR')\n")
+        port = runner.connect_port()
+        order = {"method": "POST", "target": "/ready"}
+        self.assertEqual(port.ask(**order, body='{"env": {"COLOUR": "red"}}').status, 404)
+        self.assertEqual(port.ask(method="POST", target="/invoke", body='{"event": {}}').status, 404)
+        self.assertEqual(runner.wire.ask(**order, body='{"env": {"COLOUR": "blue"}}').status, 200)
+        self.assertEqual(port.ask().json(), "blue")
+
+    def test_an_edge_that_starts_again_changes_nothing_by_handing_over_again(self):
+        runner = self.start("import os\ndef handler(event, context):\n    return os.environ['COLOUR']\n")
+        for colour in ("blue", "red"):
+            order = {"method": "POST", "target": "/ready", "body": '{"env": {"COLOUR": "%s"}}' % colour}
+            self.assertEqual(runner.wire.ask(**order).status, 200)
+            self.assertEqual(runner.wire.ask().json(), "blue")
+            runner.wire.sock.close()
+            runner.wire = runner.edge.accept()
+
+    def test_a_stream_is_closed_when_nobody_waits_for_the_invocation_any_more(self):
+        runner = self.start("""
+import time
+def handler(event, context):
+    try:
+        while True:
+            yield 'x'
+            print('piece')
+            time.sleep(0.001)
+    finally:
+        print('closed')
+""")
+        runner.wire.send(encode(method="POST", target="/invoke", body='{"event": {}}'))
+        until(lambda: "piece" in runner.stdout, "the handler")
+        runner.wire.sock.close()
+        until(lambda: "closed" in runner.stdout, "the end of the stream")
+
     def test_a_taken_port_does_not_end_the_runner(self):
         first = self.start(HELLO)
         first.connect_port()
