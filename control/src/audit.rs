@@ -33,10 +33,21 @@ pub struct AuditEntry {
     pub detail: Map<String, Value>,
 }
 
+impl AuditEntry {
+    /// Who may see it, besides admins: the caller, and whose it is that was touched.
+    pub fn concerns(&self) -> impl Iterator<Item = &UserName> {
+        let owner = Some(&self.owner).filter(|owner| **owner != self.user);
+        std::iter::once(&self.user).chain(owner)
+    }
+}
+
 /// Which entries are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Of calls that this user made; none for everybody's.
+    /// Of what concerns this user: what this one did, and what others did to what this one owns. None
+    /// for everything.
+    pub of: Option<UserName>,
+    /// Of calls that this user made.
     pub user: Option<UserName>,
     /// About this service.
     pub service: Option<ServiceId>,
@@ -47,7 +58,8 @@ pub struct AuditQuery {
 impl AuditQuery {
     /// Whether the entry is among them.
     pub fn takes(&self, entry: &AuditEntry) -> bool {
-        self.user.as_ref().is_none_or(|user| *user == entry.user)
+        self.of.as_ref().is_none_or(|of| entry.concerns().any(|user| user == of))
+            && self.user.as_ref().is_none_or(|user| *user == entry.user)
             && self.service.is_none_or(|service| Some(service) == entry.service)
             && self.action.as_ref().is_none_or(|action| *action == entry.action)
     }

@@ -84,7 +84,7 @@ pub const MESSAGE_CHARS: usize = 4096;
 pub const DEPLOYMENTS_KEPT: usize = 100;
 /// How long an attempt to create a service is remembered under its client's key, and how many are.
 pub const ATTEMPTS_REMEMBERED: (Duration, usize) = (Duration::from_secs(24 * 60 * 60), 10_000);
-/// Tokens of one user.
+/// Tokens of one user. Expired ones count, but make room for a new one.
 pub const TOKENS_PER_USER: usize = 100;
 /// How often the time of a token's last use is noted.
 pub const TOKEN_USE_NOTED: Duration = Duration::from_secs(60);

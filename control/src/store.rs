@@ -187,14 +187,22 @@ pub trait Store: Send + Sync + 'static {
     /// `Store` when the keyring does not open one of them; then none is changed.
     async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<u64>;
 
-    /// Adds a token.
+    /// Adds a token. When its user has `limits::TOKENS_PER_USER` already, the one that expired first,
+    /// before the new one was made, is forgotten for it.
     ///
     /// # Errors
-    /// `Conflict` on field `user` when that one has `limits::TOKENS_PER_USER` already.
+    /// `Conflict` on field `user` when there are as many and none of them has expired.
     async fn add_token(&self, token: &AccessToken) -> Result<()>;
 
     /// The token with this SHA-256 digest, also one that has expired.
     async fn token(&self, digest: &[u8; 32]) -> Result<Option<AccessToken>>;
+
+    /// The token with this id, of one user or of any, also one that has expired.
+    async fn token_with_id(
+        &self,
+        user: Option<&UserName>,
+        id: TokenId,
+    ) -> Result<Option<AccessToken>>;
 
     /// Tokens of one user or of all, newest first.
     async fn tokens(
@@ -215,7 +223,7 @@ pub trait Store: Send + Sync + 'static {
     async fn note_token_use(&self, id: TokenId, at: Timestamp) -> Result<()>;
 
     /// Adds an entry, whose `id` is given here; the oldest go when there are more than
-    /// `limits::AUDIT_KEPT`.
+    /// `limits::AUDIT_KEPT`. Which users and which service it is about is what entries are found by.
     async fn append_audit(&self, entry: &AuditEntry) -> Result<()>;
 
     /// The entries that a query takes, newest first.

@@ -69,8 +69,8 @@ enum Effect {
     Listed(Box<Listing>),
     /// The service is gone.
     Deleted(ServiceId),
-    /// The token now looks like this.
-    Token(Box<AccessToken>),
+    /// The token now looks like this, and the one with that digest had to go for it.
+    Token(Box<AccessToken>, Option<[u8; 32]>),
     /// The token with this digest is gone.
     Revoked([u8; 32]),
 }
@@ -176,8 +176,12 @@ impl Shared {
     fn follow(&self, effect: Effect) {
         let service = match effect {
             Effect::Nothing | Effect::Kept => return,
-            Effect::Token(token) => {
-                self.tokens.lock().insert(token.digest, *token);
+            Effect::Token(token, gone) => {
+                let mut tokens = self.tokens.lock();
+                if let Some(gone) = gone {
+                    tokens.remove(&gone);
+                }
+                tokens.insert(token.digest, *token);
                 return;
             }
             Effect::Revoked(digest) => {
@@ -200,6 +204,12 @@ impl Shared {
             }
         };
         self.hint(service);
+    }
+
+    fn token_with_id(&self, user: Option<&UserName>, id: TokenId) -> Option<AccessToken> {
+        let tokens = self.tokens.lock();
+        let known = tokens.values().find(|token| token.id == id)?;
+        user.is_none_or(|user| known.user == *user).then(|| known.clone())
     }
 
     fn hint(&self, service: ServiceId) {
@@ -387,22 +397,26 @@ impl Store for Embedded {
     async fn add_token(&self, token: &AccessToken) -> Result<()> {
         let (token, shared) = (token.clone(), Arc::clone(&self.shared));
         self.write("add token", Durability::Immediate, move |transaction| {
-            let of_user = |known: &&AccessToken| known.user == token.user;
-            if shared.tokens.lock().values().filter(of_user).count() >= limits::TOKENS_PER_USER {
-                let most = limits::TOKENS_PER_USER;
-                return Err(Fault::Refused(Error::Conflict {
-                    field: Some("user"),
-                    message: format!("This user has {most} tokens, which is the most; revoke one."),
-                }));
+            let gone = accounts::make_room(shared.tokens.lock().values(), &token)?;
+            if let Some((id, _)) = gone {
+                accounts::remove_token(transaction, id)?;
             }
             accounts::put_token(transaction, &token)?;
-            Ok(((), Effect::Token(Box::new(token))))
+            Ok(((), Effect::Token(Box::new(token), gone.map(|(_, digest)| digest))))
         })
         .await
     }
 
     async fn token(&self, digest: &[u8; 32]) -> Result<Option<AccessToken>> {
         Ok(self.shared.tokens.lock().get(digest).cloned())
+    }
+
+    async fn token_with_id(
+        &self,
+        user: Option<&UserName>,
+        id: TokenId,
+    ) -> Result<Option<AccessToken>> {
+        Ok(self.shared.token_with_id(user, id))
     }
 
     async fn tokens(
@@ -426,8 +440,7 @@ impl Store for Embedded {
     ) -> Result<Option<AccessToken>> {
         let (user, shared) = (user.cloned(), Arc::clone(&self.shared));
         self.write("revoke token", Durability::Immediate, move |transaction| {
-            let known = shared.tokens.lock().values().find(|token| token.id == id).cloned();
-            let known = known.filter(|token| user.is_none_or(|user| token.user == user));
+            let known = shared.token_with_id(user.as_ref(), id);
             let Some(token) = known else { return Ok((None, Effect::Nothing)) };
             accounts::remove_token(transaction, id)?;
             Ok((Some(token.clone()), Effect::Revoked(token.digest)))
@@ -438,11 +451,11 @@ impl Store for Embedded {
     async fn note_token_use(&self, id: TokenId, at: Timestamp) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         self.write("note use of token", Durability::None, move |transaction| {
-            let known = shared.tokens.lock().values().find(|token| token.id == id).cloned();
+            let known = shared.token_with_id(None, id);
             let Some(token) = known else { return Ok(((), Effect::Nothing)) };
             let token = AccessToken { last_used_at: Some(at), ..token };
             accounts::put_token(transaction, &token)?;
-            Ok(((), Effect::Token(Box::new(token))))
+            Ok(((), Effect::Token(Box::new(token), None)))
         })
         .await
     }
@@ -450,7 +463,7 @@ impl Store for Embedded {
     async fn append_audit(&self, entry: &AuditEntry) -> Result<()> {
         let entry = entry.clone();
         self.write("append to audit log", Durability::Immediate, move |transaction| {
-            accounts::append(transaction, entry)
+            accounts::append(transaction, entry, limits::AUDIT_KEPT)
         })
         .await
     }

@@ -44,7 +44,7 @@ pub(super) const ATTEMPT_ORDER: TableDefinition<u64, &str> = TableDefinition::ne
 pub(super) const TOKENS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("tokens");
 /// Entry's id → JSON.
 pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
-/// (user, entry's id), to find a user's entries.
+/// (whom or what an entry concerns, see `accounts`, entry's id), to find those of a user or service.
 pub(super) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
 /// What is known of the file itself.
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
