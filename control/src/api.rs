@@ -1,11 +1,15 @@
 //! The admin REST API, in the conventions of Django REST framework: trailing slashes,
 //! `Authorization: Token …`, `{"detail": …}` and `{"field": ["message"]}`, numbered pages.
 //!
-//! Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they change makes the scaler act
-//! through the store's hints; nothing here builds or starts anything.
+//! A request passes, in this order: who calls ([`auth`]), the audit log, a bound of time, on whose
+//! things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
+//! change makes the scaler act through the store's hints; nothing here builds or starts anything.
 
+mod audit;
+mod audit_log;
 pub mod auth;
 mod body;
+mod calls;
 mod change;
 mod condition;
 mod deployments;
@@ -20,13 +24,14 @@ mod page;
 mod probes;
 mod record;
 mod services;
+mod tokens;
 mod url;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, Request},
+    extract::{FromRequestParts, Path, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -40,10 +45,12 @@ use self::{auth::Authenticator, error::ApiError};
 use crate::{denied::Denied, health::Health, limits, logs::Logs, secret::Keyring, store::Store};
 
 pub(crate) use self::input::DEFAULT_OCI_RUNTIME;
-pub use self::{input::Rules, url::PublicUrl};
+pub use self::{calls::Calls, input::Rules, url::PublicUrl};
 
-/// One request of the admin API, from its head to its answer.
-const REQUEST: Duration = Duration::from_secs(30);
+/// The work of one request of the admin API.
+const WORK: Duration = Duration::from_secs(30);
+/// All of it, from its head to its answer: with credentials before and the audit log behind.
+const REQUEST: Duration = Duration::from_secs(40);
 
 /// What the admin API stands on.
 pub struct Api {
@@ -63,6 +70,8 @@ pub struct Api {
     pub keyring: Keyring,
     /// Who may call.
     pub auth: Authenticator,
+    /// Calls that run to their end also when their clients do not wait for it.
+    pub calls: Calls,
     /// What a request may carry.
     pub limits: ApiLimits,
     /// How the public reaches a function.
@@ -111,8 +120,12 @@ pub fn router(api: Api) -> Router {
             open = open.route(bare, any(missing_slash));
         }
     }
-    // The order matters: a wrong method is told only to whom the token is known.
+    // From the inside out. The order matters: a wrong method is told only to whom the token is known,
+    // and is nothing that the audit log has to have.
     let guarded = guarded
+        .route_layer(middleware::from_fn(auth::for_owner))
+        .route_layer(middleware::from_fn_with_state(WORK, bounded))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), audit::keep))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
     let (probes, _) = probes().split_for_parts();
@@ -123,7 +136,7 @@ pub fn router(api: Api) -> Router {
         .merge(open.method_not_allowed_fallback(method_not_allowed))
         .merge(openapi::page())
         .fallback(|| async { ApiError::NotFound })
-        .layer(middleware::from_fn(bounded))
+        .layer(middleware::from_fn_with_state(REQUEST, bounded))
         .with_state(api)
 }
 
@@ -144,6 +157,9 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(deployments::retrieve))
         .routes(routes!(deployments::rollback))
         .routes(routes!(logs::read))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::retrieve, tokens::revoke))
+        .routes(routes!(audit_log::list))
         .routes(routes!(probes::runtimes))
 }
 
@@ -153,9 +169,9 @@ fn probes() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// Ends every request in time, and keeps one that panics from taking its connection with it.
-async fn bounded(request: Request, next: Next) -> Response {
+async fn bounded(State(bound): State<Duration>, request: Request, next: Next) -> Response {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(REQUEST, answer).await {
+    match tokio::time::timeout(bound, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => ApiError::Internal.into_response(), // the panic hook has logged it
         Err(_) => ApiError::TimedOut.into_response(),

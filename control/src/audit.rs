@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::name::{ServiceId, TokenId, UserName};
 
 /// One call, with its outcome. Entries are added and never changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
     /// Its place, given by the store: later entries have greater ones.
     pub id: u64,
@@ -20,6 +21,7 @@ pub struct AuditEntry {
     /// With which token; none for the bootstrap token.
     pub token: Option<TokenId>,
     /// From which address.
+    #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
     /// What was asked for: `service.update`.
     pub action: String,
@@ -30,6 +32,7 @@ pub struct AuditEntry {
     /// The answer's status code.
     pub status: u16,
     /// What else is worth knowing, without values: `{"fields": ["function_code"]}`.
+    #[schema(value_type = std::collections::BTreeMap<String, Value>)]
     pub detail: Map<String, Value>,
 }
 

@@ -86,6 +86,10 @@ pub const DEPLOYMENTS_KEPT: usize = 100;
 pub const ATTEMPTS_REMEMBERED: (Duration, usize) = (Duration::from_secs(24 * 60 * 60), 10_000);
 /// Tokens of one user. Expired ones count, but make room for a new one.
 pub const TOKENS_PER_USER: usize = 100;
+/// Characters of what its owner calls a token.
+pub const TOKEN_NAME_CHARS: usize = 100;
+/// Days after which a token expires, when they are given.
+pub const TOKEN_DAYS: RangeInclusive<u32> = 1..=36_500;
 /// How often the time of a token's last use is noted.
 pub const TOKEN_USE_NOTED: Duration = Duration::from_secs(60);
 /// Entries that the audit log keeps.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use control::{context::Context, firewall, limits, plane};
+use control::{api::Calls, context::Context, firewall, limits, plane};
 use parking_lot::Mutex;
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ pub(crate) struct Control {
     pub(crate) context: Arc<Context>,
     pub(crate) stages: Arc<Stages>,
     pub(crate) api: axum::Router,
+    pub(crate) calls: Calls,
     /// Taken by the API: it ends with it.
     pub(crate) admin: Mutex<Option<TcpListener>>,
     pub(crate) admin_addr: SocketAddr,
@@ -53,7 +54,9 @@ impl Control {
             let api = self.api.clone();
             axum::serve(listener, api.into_make_service_with_connect_info::<SocketAddr>())
                 .with_graceful_shutdown(ended(ends.clone()))
-                .await
+                .await?;
+            self.calls.ended().await;
+            Ok::<_, std::io::Error>(())
         };
         let bound = async {
             ended(ends.clone()).await;

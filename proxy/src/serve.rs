@@ -11,7 +11,7 @@ use std::{
 };
 
 use control::{
-    api::{self, Api, ApiLimits, PublicUrl, auth::Authenticator},
+    api::{self, Api, ApiLimits, Calls, PublicUrl, auth::Authenticator},
     config::{Config, LogFormat, Role},
     context::{Context, Settings},
     egress::EgressPolicy,
@@ -109,6 +109,7 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     let (traffic, stages) = (Arc::new(Traffic::default()), Arc::new(Stages::default()));
     let handover = Handover::new(&config.data_dir, sockets.clone(), stages.clone(), store);
     let hatch = handover.place.hatch();
+    let calls = Calls::default();
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(background_service(
@@ -124,10 +125,12 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
                 denied: parts.context.denied.clone(),
                 keyring: parts.context.keyring.clone(),
                 auth: Authenticator::new(token),
+                calls: calls.clone(),
                 limits: ApiLimits { code_bytes: config.code_bytes },
                 public_url: PublicUrl::http(public.0.port()),
             })
             .merge(metrics::router(metrics.clone())),
+            calls,
             stages: stages.clone(),
             admin_addr: admin.0,
             admin: Mutex::new(Some(admin.1)),

@@ -18,7 +18,7 @@ use http::{HeaderMap, Uri, header, request::Parts};
 use jiff::Timestamp;
 
 use self::failures::Failures;
-use super::{Api, error::ApiError, query_parameter};
+use super::{Api, audit::Notes, error::ApiError, query_parameter};
 use crate::{
     account::AccessToken,
     limits,
@@ -37,7 +37,7 @@ pub struct Authenticator {
 }
 
 /// Who made a request, and on whose services it works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     /// Who.
     pub(super) user: UserName,
@@ -49,6 +49,8 @@ pub(super) struct Caller {
     pub(super) address: Option<IpAddr>,
     /// Whose services this request works on; none for everybody's.
     pub(super) owner: Option<UserName>,
+    /// For the audit log.
+    pub(super) notes: Notes,
 }
 
 impl fmt::Debug for Authenticator {
@@ -87,6 +89,7 @@ impl Authenticator {
                     is_admin: known.is_admin,
                     token: Some(known.id),
                     address,
+                    notes: Notes::default(),
                 })
             }
             _ => {
@@ -135,8 +138,7 @@ fn credentials(headers: &HeaderMap) -> Result<Token, &'static str> {
     Ok(Token::presented(token))
 }
 
-/// Lets a request through to its handler only with valid credentials, which the handler then knows
-/// as its [`Caller`].
+/// Lets a request through only with valid credentials: what is behind it knows their [`Caller`].
 pub(super) async fn require(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -144,8 +146,18 @@ pub(super) async fn require(
 ) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical());
-    let caller = api.auth.authenticate(&*api.store, request.headers(), address).await;
-    match caller.and_then(|caller| caller.for_owner(request.uri())) {
+    match api.auth.authenticate(&*api.store, request.headers(), address).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Lets a request through to its handler only when its caller may work on what `?owner=` names.
+pub(super) async fn for_owner(caller: Caller, mut request: Request, next: Next) -> Response {
+    match caller.for_owner(request.uri()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -157,11 +169,19 @@ pub(super) async fn require(
 impl Caller {
     fn operator(address: Option<IpAddr>) -> Self {
         let user = UserName::operator();
-        Self { owner: Some(user.clone()), user, is_admin: true, token: None, address }
+        let (owner, notes) = (Some(user.clone()), Notes::default());
+        Self { user, is_admin: true, token: None, address, owner, notes }
+    }
+
+    /// An ordinary user.
+    #[cfg(test)]
+    pub(super) fn named(name: &str) -> Self {
+        let user = UserName::parse(name).expect("valid");
+        Self { owner: Some(user.clone()), user, is_admin: false, ..Self::operator(None) }
     }
 
     /// Applies `?owner=`: an admin acts for the user that it names, or with `*` for all of them.
-    fn for_owner(mut self, uri: &Uri) -> Result<Self, ApiError> {
+    pub(super) fn for_owner(mut self, uri: &Uri) -> Result<Self, ApiError> {
         let Some(owner) = query_parameter(uri, "owner") else { return Ok(self) };
         let owner = match owner.as_str() {
             "*" => None,
@@ -171,6 +191,9 @@ impl Caller {
         };
         if !self.is_admin && owner.as_ref() != Some(&self.user) {
             return Err(ApiError::Forbidden);
+        }
+        if let Some(owner) = &owner {
+            self.notes.owner(owner);
         }
         self.owner = owner;
         Ok(self)
@@ -212,8 +235,7 @@ mod tests {
     }
 
     fn caller(is_admin: bool) -> Caller {
-        let user = UserName::parse("alice").expect("valid");
-        Caller { owner: Some(user.clone()), user, is_admin, token: None, address: None }
+        Caller { is_admin, ..Caller::named("alice") }
     }
 
     #[test]
@@ -250,7 +272,7 @@ mod tests {
         assert!(ask(false, "/a/").expect("own").works_for(&caller(false).user));
         assert!(ask(false, "/a/?owner=alice").is_ok());
         for uri in ["/a/?owner=bob", "/a/?owner=*"] {
-            assert_eq!(ask(false, uri), Err(ApiError::Forbidden));
+            assert_eq!(ask(false, uri).err(), Some(ApiError::Forbidden));
             assert!(ask(true, uri).expect("an admin").works_for(&bob));
         }
         assert!(!ask(true, "/a/").expect("an admin").works_for(&bob));

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, header};
 use serde_json::{Map, Value, error::Category};
 
-use super::{Api, error::ApiError};
+use super::{Api, auth::Caller, error::ApiError};
 
 /// From a request's head to the end of its body.
 const ARRIVAL: Duration = Duration::from_secs(15);
@@ -36,7 +36,11 @@ impl FromRequest<Arc<Api>> for JsonObject {
             return Ok(Self(Map::new()));
         }
         check_media_type(&head.headers)?;
-        parse(&bytes).map(Self)
+        let object = parse(&bytes)?;
+        if let Some(caller) = head.extensions.get::<Caller>() {
+            caller.notes.fields(&object);
+        }
+        Ok(Self(object))
     }
 }
 

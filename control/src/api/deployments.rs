@@ -91,7 +91,7 @@ pub(super) async fn create(
     let origin = Origin { by: caller.user.clone(), cause: Cause::Redeployed };
     let again =
         |service: &Service| Ok(Some(redeploy(service.clone(), origin.clone(), Timestamp::now())));
-    let (service, deployment) = api.change(current, &headers, again).await?;
+    let (service, deployment) = api.change(&caller, current, &headers, again).await?;
     created(&service, deployment)
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn rollback(
         }
         Ok(Some(update))
     };
-    let (service, deployment) = api.change(current, &headers, take_up).await?;
+    let (service, deployment) = api.change(&caller, current, &headers, take_up).await?;
     created(&service, deployment)
 }
 

@@ -4,6 +4,7 @@
 use std::{ops::RangeInclusive, str::FromStr};
 
 use http::Uri;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{error::FieldErrors, query_parameter};
@@ -64,19 +65,49 @@ impl Fields {
         }
     }
 
-    /// A text as it is, not blank.
+    /// A text as it is; but for queries not blank.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         let refusal = match self.take(name)? {
+            Value::String(text) if self.all_text => return Some(text),
             Value::String(text) if text.contains('\0') => "Null characters are not allowed.",
-            // White space alone is blank, and so is everything else that nobody can see.
-            Value::String(text) if !text.bytes().any(|byte| byte.is_ascii_graphic()) => {
-                "This field may not be blank."
-            }
+            Value::String(text) if text.chars().all(is_blank) => "This field may not be blank.",
             Value::String(text) => return Some(text),
             _ => "Not a valid string.",
         };
         self.refuse(name, refusal);
         None
+    }
+
+    /// As [`Fields::text`], of so many characters at most.
+    pub(super) fn text_up_to(&mut self, name: &str, most: usize) -> Option<String> {
+        let text = self.text(name)?;
+        if text.chars().count() <= most {
+            return Some(text);
+        }
+        self.refuse(name, format!("Ensure this field has no more than {most} characters."));
+        None
+    }
+
+    /// Yes or no.
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
+        let known = self.take(name)?.as_bool();
+        if known.is_none() {
+            self.refuse(name, "Must be a valid boolean.");
+        }
+        known
+    }
+
+    /// A point in time, or null.
+    pub(super) fn time_or_null(&mut self, name: &str) -> Option<Option<Timestamp>> {
+        let time = match self.object.remove(name)? {
+            Value::Null => return Some(None),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        if time.is_none() {
+            self.refuse(name, "Must be a time as in RFC 3339, for example 2027-01-31T12:00:00Z.");
+        }
+        time.map(Some)
     }
 
     /// A text that keeps the rule of its type.
@@ -149,6 +180,11 @@ impl Fields {
             value => Some(value),
         }
     }
+}
+
+/// What nobody can see; the contract names the same characters (`openapi::VISIBLE`).
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || character.is_control()
 }
 
 /// A number without a fraction; one that is too large for `i64` becomes the largest.
@@ -238,6 +274,42 @@ mod tests {
         assert_eq!(name.map(String::from).as_deref(), Some("a"));
         let name: Option<ServiceName> = fields(json!(" a\n")).name("f");
         assert!(name.is_none());
+    }
+
+    #[test]
+    fn yes_and_no_as_clients_send_them() {
+        for (value, read) in [
+            (json!(true), Some(true)),
+            (json!("False"), Some(false)),
+            (json!(1), Some(true)),
+            (json!(0), Some(false)),
+            (json!(2), None),
+            (json!(1.0), None),
+            (json!("yes"), None),
+            (json!(null), None),
+            (json!([true]), None),
+        ] {
+            let mut fields = fields(value.clone());
+            assert_eq!(fields.boolean("f"), read, "{value}");
+            assert_eq!(refusal(fields) == "accepted", read.is_some(), "{value}");
+        }
+    }
+
+    #[test]
+    fn times_have_an_offset() {
+        for (value, read) in [
+            (json!("2027-01-31T12:00:00Z"), Some(true)),
+            (json!("2027-01-31T12:00:00.5+02:00"), Some(true)),
+            (json!(null), Some(false)),
+            (json!("2027-01-31T12:00:00"), None),
+            (json!("2027-01-31"), None),
+            (json!("9999999-01-31T12:00:00Z"), None),
+            (json!(1_800_000_000), None),
+        ] {
+            let mut fields = fields(value.clone());
+            assert_eq!(fields.time_or_null("f").map(|time| time.is_some()), read, "{value}");
+            assert_eq!(refusal(fields) == "accepted", read.is_some(), "{value}");
+        }
     }
 
     #[test]

@@ -45,10 +45,7 @@ mod tests {
     use crate::{name::UserName, store::OrderKey};
 
     fn ask(uri: &'static str) -> Result<ServiceQuery, ApiError> {
-        let user = UserName::parse("alice").expect("valid");
-        let owner = Some(user.clone());
-        let caller = Caller { user, is_admin: false, token: None, address: None, owner };
-        query(&caller, &Uri::from_static(uri))
+        query(&Caller::named("alice"), &Uri::from_static(uri))
     }
 
     #[test]

@@ -64,12 +64,7 @@ pub(super) async fn read(
 fn query(uri: &Uri, headers: &HeaderMap) -> Result<(LogQuery, bool), FieldErrors> {
     let mut fields = Fields::of_query(uri, &["tail", "request_id", "format"]);
     let tail = fields.integer("tail", 1..=MAX_TAIL).unwrap_or(TAIL);
-    let request_id = fields.text("request_id");
-    if request_id.as_ref().is_some_and(|id| id.chars().count() > limits::REQUEST_ID_CHARS) {
-        let most = limits::REQUEST_ID_CHARS;
-        let message = format!("Ensure this field has no more than {most} characters.");
-        fields.refuse("request_id", message);
-    }
+    let request_id = fields.text_up_to("request_id", limits::REQUEST_ID_CHARS);
     let format = fields.choice("format", &["json", "text"]);
     fields.finish(&[])?;
     let as_text = format.map_or_else(|| prefers_text(headers), |format| format == "text");

@@ -25,6 +25,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::input::Rules;
 
+/// A character that can be seen: neither white space nor a control character.
+const VISIBLE: &str = r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]";
 /// Where the contract is.
 pub(super) const PATH: &str = "/api/v1/openapi.json";
 /// Where it can be read and tried.
@@ -112,6 +114,29 @@ pub(super) struct DeploymentParameter {
     deployment: uuid::Uuid,
 }
 
+/// The token in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code)]
+pub(super) struct TokenParameter {
+    /// The token's id.
+    id: uuid::Uuid,
+}
+
+/// Which entries of the audit log.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)]
+pub(super) struct AuditFilters {
+    /// Of calls that this user made; only admins may name others.
+    #[param(pattern = "^([A-Za-z0-9@.+_-]{1,150})?$")]
+    user: Option<String>,
+    /// About this service.
+    service: Option<uuid::Uuid>,
+    /// With this action, such as `service.update`.
+    action: Option<String>,
+}
+
 /// Which lines.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -121,7 +146,7 @@ pub(super) struct LogParameters {
     #[param(minimum = 1, maximum = 10000)]
     tail: Option<u32>,
     /// Only lines of this request.
-    #[param(max_length = 128, pattern = r"^([^\x00]*[!-~][^\x00]*)?$")]
+    #[param(max_length = 128)]
     request_id: Option<String>,
     /// `text` for one line each, without JSON.
     #[param(pattern = "^(json|text)?$")]
@@ -144,6 +169,7 @@ pub(super) struct LogParameters {
     tags(
         (name = "services", description = "Functions, and how they do"),
         (name = "deployments", description = "What was deployed, and going back"),
+        (name = "users", description = "Tokens, and who changed what"),
         (name = "platform", description = "What this Grid has, and how it does"),
     ),
 )]

@@ -83,7 +83,11 @@ pub(super) async fn create(
     let (service, first) = created.map_err(ApiError::Conflicts)?;
     let (service, first) =
         match api.store.create_service(&service, &first, attempt.as_ref()).await? {
-            Creation::New => (service, Some(first)),
+            Creation::New => {
+                caller.notes.service(&service);
+                caller.notes.deployment(&first);
+                (service, Some(first))
+            }
             Creation::Repeated(id) => api.made_before(&caller, id).await?,
         };
     let location = format!("/api/v1/services/{}/", service.id);
@@ -180,7 +184,10 @@ impl Api {
         id: ServiceId,
     ) -> Result<Service, ApiError> {
         let service = self.store.service(id).await?;
-        service.filter(|service| caller.works_for(&service.owner)).ok_or(ApiError::NotFound)
+        let service = service.filter(|service| caller.works_for(&service.owner));
+        let service = service.ok_or(ApiError::NotFound)?;
+        caller.notes.service(&service);
+        Ok(service)
     }
 
     /// What an earlier attempt made, as it is now, with its first deployment while that is kept.
@@ -230,7 +237,7 @@ impl Api {
         let current = self.service(caller, id).await?;
         let input = Input::read(object, required, &self.rules()).map_err(ApiError::Fields)?;
         let apply = |service: &Service| input.apply(service, &caller.user, Timestamp::now());
-        let (service, deployment) = self.change(current, headers, apply).await?;
+        let (service, deployment) = self.change(caller, current, headers, apply).await?;
         let tag = [(header::ETAG, etag(&service))];
         Ok((tag, Json(self.changed(service, deployment).await?)).into_response())
     }
@@ -246,9 +253,11 @@ impl Api {
 
     /// Stores what `change` makes of the service; when somebody else was faster, what it makes of
     /// the service as that one left it. So changes of different fields merge, and of two changes of
-    /// one field the later one stays. Who sends `If-Match` gets 412 instead. Returns the service as stored, and the deployment if any.
+    /// one field the later one stays. Who sends `If-Match` gets 412 instead. Returns the service as
+    /// stored, and the deployment if any.
     pub(super) async fn change(
         &self,
+        caller: &Caller,
         mut current: Service,
         headers: &HeaderMap,
         change: impl Fn(&Service) -> Result<Option<Update>, FieldErrors>,
@@ -260,7 +269,12 @@ impl Api {
             };
             self.share_image(&current, &mut update).await?;
             match self.store.update_service(&update.service, update.deployment.as_ref()).await {
-                Ok(stored) => return Ok((stored, update.deployment)),
+                Ok(stored) => {
+                    if let Some(deployment) = &update.deployment {
+                        caller.notes.deployment(deployment);
+                    }
+                    return Ok((stored, update.deployment));
+                }
                 Err(Error::Conflict { field: None, .. }) => {
                     current = self.store.service(current.id).await?.ok_or(ApiError::NotFound)?;
                 }

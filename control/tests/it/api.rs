@@ -1,10 +1,14 @@
 //! The admin API over real HTTP, a real router and a real store.
 
+mod audit;
 mod bodies;
 mod changes;
 mod client;
+mod conditions;
 mod creation;
 mod history;
 mod lists;
 mod protocol;
+mod tokens;
+mod users;
 mod validation;

@@ -14,7 +14,9 @@ use utoipa::openapi::{
 use crate::{
     api::{
         input::{DEFAULT_OCI_RUNTIME, Input, Rules},
+        openapi::VISIBLE,
         record::READ_ONLY,
+        tokens::READ_ONLY as TOKEN_READ_ONLY,
     },
     limits,
     service::{Egress, EventFormat},
@@ -24,6 +26,7 @@ use crate::{
 const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
 /// Labels of any case, separated by dots.
 const HOST: &str = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?";
+const USER: &str = "[A-Za-z0-9@.+_-]+";
 const FUNCTION_NAME: &str = "[a-z0-9][a-z0-9_-]*";
 const HANDLER: &str = r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)?";
 
@@ -35,12 +38,13 @@ pub(super) fn of(operation: &str) -> Option<(&'static str, bool)> {
         "services_partial_update" => Some(("ServicePatch", false)),
         "deployments_create" => Some(("Nothing", false)),
         "services_rollback" => Some(("Rollback", false)),
+        "tokens_create" => Some(("TokenInput", true)),
         _ => None,
     }
 }
 
 /// All of them, by name.
-pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 4] {
+pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 5] {
     let whole = Input::REQUIRED.iter().fold(service(rules), |body, name| body.required(*name));
     let rollback = closed().property(
         "deployment",
@@ -52,7 +56,29 @@ pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 4] {
         ("ServicePatch", service(rules).build()),
         ("Nothing", closed().build()),
         ("Rollback", rollback.build()),
+        ("TokenInput", token().build()),
     ]
+}
+
+fn token() -> ObjectBuilder {
+    let name = format!(r"^[^\x00-\x1f\x7f-\x9f]*{VISIBLE}[^\x00-\x1f\x7f-\x9f]*$");
+    let name = string("What it is for.").pattern(Some(name));
+    let at = string("From when on it is refused; in the future.");
+    let at = at.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+    let user = text("To whom it belongs; the caller when absent.", USER, 150);
+    let admin = ObjectBuilder::new().schema_type(Type::Boolean);
+    let days = integer("After how many days it is refused.", limits::TOKEN_DAYS);
+    let body = closed()
+        .property("name", name.max_length(Some(limits::TOKEN_NAME_CHARS)))
+        .property("user", user)
+        .property(
+            "is_admin",
+            admin.description(Some("For admins: whether it may do what they may.")),
+        )
+        .property("expires_at", or_null(at))
+        .property("expires_in_days", or_null(days))
+        .required("name");
+    read_only(body, &TOKEN_READ_ONLY)
 }
 
 fn service(rules: &Rules<'_>) -> ObjectBuilder {
@@ -68,7 +94,7 @@ fn service(rules: &Rules<'_>) -> ObjectBuilder {
         ("public_domain", text("The host of the address; else `<name>.localhost`.", HOST, 253)),
         ("function_runtime", choice("What the code is written for.", rules.runtimes.to_vec())),
         ("function_handler", text("What is called: `handler`, `module.handler`.", HANDLER, 128)),
-        ("function_code", string(&code).pattern(Some(r"^[^\x00]*[!-~][^\x00]*$"))),
+        ("function_code", string(&code).pattern(Some(format!(r"^[^\x00]*{VISIBLE}[^\x00]*$")))),
         ("event_format", choice("The shape of event and result.", formats)),
         ("memory_mb", integer("Memory, MiB.", limits::MEMORY_MB)),
         ("cpu_shares", integer("Relative weight; 1024 is one core's.", limits::CPU_SHARES)),
@@ -84,9 +110,14 @@ fn service(rules: &Rules<'_>) -> ObjectBuilder {
         body = body.property(name, schema);
     }
     body = body.property("rate_limit", or_null(rate)).property("rate_burst", or_null(burst));
-    for name in READ_ONLY {
+    read_only(body, &READ_ONLY)
+}
+
+/// Adds what may be sent back, and is ignored.
+fn read_only(mut body: ObjectBuilder, names: &[&str]) -> ObjectBuilder {
+    for name in names {
         let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue).read_only(true);
-        body = body.property(name, anything);
+        body = body.property(*name, anything);
     }
     body
 }

@@ -6,21 +6,22 @@ use utoipa::openapi::{RefOr, link::Link, path::Operation};
 /// What an answer leads to: an operation, and its path parameters by where they are in the answer.
 type Target = (&'static str, &'static [(&'static str, &'static str)]);
 
-const SERVICE: &[(&str, &str)] = &[("id", "$response.body#/id")];
+const ID: &[(&str, &str)] = &[("id", "$response.body#/id")];
 const SERVICE_OF_DEPLOYMENT: &[(&str, &str)] = &[("id", "$response.body#/service")];
 const DEPLOYMENT: &[(&str, &str)] =
     &[("id", "$response.body#/service"), ("deployment", "$response.body#/id")];
 
 const FROM_SERVICE: [Target; 8] = [
-    ("services_retrieve", SERVICE),
-    ("services_update", SERVICE),
-    ("services_partial_update", SERVICE),
-    ("services_destroy", SERVICE),
-    ("services_logs", SERVICE),
-    ("services_rollback", SERVICE),
-    ("deployments_list", SERVICE),
-    ("deployments_create", SERVICE),
+    ("services_retrieve", ID),
+    ("services_update", ID),
+    ("services_partial_update", ID),
+    ("services_destroy", ID),
+    ("services_logs", ID),
+    ("services_rollback", ID),
+    ("deployments_list", ID),
+    ("deployments_create", ID),
 ];
+const FROM_TOKEN: [Target; 2] = [("tokens_retrieve", ID), ("tokens_destroy", ID)];
 const FROM_DEPLOYMENT: [Target; 2] =
     [("deployments_retrieve", DEPLOYMENT), ("services_retrieve", SERVICE_OF_DEPLOYMENT)];
 
@@ -28,6 +29,7 @@ const FROM_DEPLOYMENT: [Target; 2] =
 pub(super) fn of(operation: &str) -> Option<(&'static str, &'static [Target])> {
     match operation {
         "services_create" => Some(("201", &FROM_SERVICE)),
+        "tokens_create" => Some(("201", &FROM_TOKEN)),
         "deployments_create" | "services_rollback" => Some(("201", &FROM_DEPLOYMENT)),
         _ => None,
     }

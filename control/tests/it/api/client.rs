@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use control::{
-    api::{Api, ApiLimits, PublicUrl, auth::Authenticator, router},
+    api::{Api, ApiLimits, Calls, PublicUrl, auth::Authenticator, router},
     engine::{Engine, docker::Docker},
     health::Health,
     logs::Logs,
@@ -26,6 +26,14 @@ pub(crate) struct Grid {
     pub(crate) store: Arc<Embedded>,
     pub(crate) health: Health,
     _dir: TempDir,
+}
+
+/// Who calls with a token of its own.
+pub(crate) struct User<'a> {
+    pub(crate) grid: &'a Grid,
+    pub(crate) token: String,
+    /// Of the token's record.
+    pub(crate) path: String,
 }
 
 /// What came back.
@@ -53,6 +61,7 @@ impl Grid {
             denied: Arc::default(),
             keyring: Keyring::new(&FernetKeys::generate()),
             auth: Authenticator::new(Token::parse(TOKEN).expect("long enough")),
+            calls: Calls::default(),
             limits: ApiLimits::default(),
             public_url: PublicUrl::http(8080),
         };
@@ -84,12 +93,37 @@ impl Grid {
         Answer::parse(&bytes)
     }
 
-    /// A request with the token and a JSON body.
+    /// A request with the bootstrap token and a JSON body.
     pub(crate) async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
-        let authorization = format!("Token {TOKEN}");
-        let headers =
-            [("authorization", authorization.as_str()), ("content-type", "application/json")];
-        self.raw(method, path, &headers, body.as_bytes()).await
+        self.send_with(TOKEN, &[], method, path, body).await
+    }
+
+    /// A request with a token, a JSON body and other headers.
+    pub(crate) async fn send_with(
+        &self,
+        token: &str,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Answer {
+        let authorization = format!("Token {token}");
+        let mut all =
+            vec![("authorization", authorization.as_str()), ("content-type", "application/json")];
+        all.extend_from_slice(headers);
+        self.raw(method, path, &all, body.as_bytes()).await
+    }
+
+    /// A user with a new token; `more` is what else the token is made with.
+    pub(crate) async fn user(&self, name: &str, more: &Value) -> User<'_> {
+        let mut body = json!({"name": "test", "user": name});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            body[field] = value.clone();
+        }
+        let answer = self.post("/api/v1/tokens/", &body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let token = answer.json()["token"].as_str().expect("a token").to_owned();
+        User { grid: self, token, path: answer.headers["location"].clone() }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -113,6 +147,31 @@ impl Grid {
     }
 }
 
+impl User<'_> {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.grid.send_with(&self.token, &[], method, path, &body.to_string()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &json!({})).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, body).await
+    }
+
+    /// Creates a service with the least that it takes, at a domain of its own; returns its path.
+    pub(crate) async fn service(&self, name: &str, domain: &str) -> String {
+        let body = json!({
+            "name": name, "public_domain": domain,
+            "function_runtime": "node18", "function_code": "x",
+        });
+        let answer = self.post("/api/v1/services/", &body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.headers["location"].clone()
+    }
+}
+
 impl Answer {
     fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
@@ -130,6 +189,13 @@ impl Answer {
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
         serde_json::from_str(&self.text).expect("JSON")
+    }
+
+    /// The `name` of each entry of a page.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let page = self.json();
+        let entries = page["results"].as_array().expect("a page").iter();
+        entries.map(|entry| entry["name"].as_str().expect("a name").to_owned()).collect()
     }
 
     /// Asserts status and whole body.
