@@ -14,6 +14,7 @@ mod change;
 mod condition;
 mod deployments;
 mod difference;
+mod env_vars;
 mod error;
 mod fields;
 mod filter;
@@ -26,6 +27,7 @@ mod record;
 mod services;
 mod tokens;
 mod url;
+mod variables;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -93,9 +95,10 @@ impl Default for ApiLimits {
 
 impl ApiLimits {
     /// Bytes of a request's body. JSON writes one byte of code with up to six (`\u0041`), and code
-    /// that is within its own limit must never fail at this one.
+    /// and variables that are within their own limits must never fail at this one.
     fn body_bytes(self) -> usize {
-        self.code_bytes.saturating_mul(6).saturating_add(limits::ADMIN_BODY_SLACK)
+        let content = self.code_bytes.saturating_add(limits::ENV_BYTES.1);
+        content.saturating_mul(6).saturating_add(limits::ADMIN_BODY_SLACK)
     }
 }
 
@@ -156,6 +159,8 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(deployments::list, deployments::create))
         .routes(routes!(deployments::retrieve))
         .routes(routes!(deployments::rollback))
+        .routes(routes!(env_vars::list, env_vars::create))
+        .routes(routes!(env_vars::retrieve, env_vars::replace, env_vars::patch, env_vars::delete))
         .routes(routes!(logs::read))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::retrieve, tokens::revoke))

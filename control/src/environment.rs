@@ -22,6 +22,15 @@ pub struct EnvVar {
     pub is_secret: bool,
 }
 
+/// Lets what is secret among `current` be so among `vars`, too: those may be from a time when it was
+/// not.
+pub fn keep_secret(vars: &mut [EnvVar], current: &[EnvVar]) {
+    for var in vars {
+        let secret = |now: &EnvVar| now.key == var.key && now.is_secret;
+        var.is_secret |= current.iter().any(secret);
+    }
+}
+
 /// Variables that can be given to a function: names and values in the clear. It never shows them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {

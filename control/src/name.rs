@@ -267,8 +267,9 @@ impl InstanceId {
 }
 
 /// What a process reads before the function's code runs, and could be turned against it or Grid.
-const RESERVED_KEYS: [&str; 5] = ["PATH", "HOME", "PORT", "HOSTNAME", "NODE_OPTIONS"];
-const RESERVED_PREFIXES: [&str; 3] = ["GRID_", "LD_", "PYTHON"];
+pub(crate) const RESERVED_KEYS: [&str; 5] = ["PATH", "HOME", "PORT", "HOSTNAME", "NODE_OPTIONS"];
+/// Beginnings of names that are likewise reserved.
+pub(crate) const RESERVED_PREFIXES: [&str; 3] = ["GRID_", "LD_", "PYTHON"];
 
 fn env_key(text: String) -> Result<String, InvalidName> {
     if text.is_empty() || text.len() > 128 {

@@ -3,9 +3,11 @@
 
 use std::{fmt, fs, io, path::Path, sync::Arc};
 
-use fernet::{Fernet, MultiFernet};
+use fernet::Fernet;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::{
     error::{Error, Result},
@@ -79,7 +81,22 @@ impl fmt::Debug for FernetKeys {
 /// Seals and opens texts. Cheap to clone; all clones are one keyring.
 #[derive(Clone)]
 pub struct Keyring {
-    keys: Arc<RwLock<MultiFernet>>,
+    keys: Arc<RwLock<Keys>>,
+    /// Read by whoever stores what is sealed, written by whoever changes the keys.
+    held: Arc<tokio::sync::RwLock<()>>,
+}
+
+struct Keys {
+    texts: FernetKeys,
+    /// The same, ready for use.
+    fernets: Vec<Fernet>,
+}
+
+/// While this is there, the keys stay as they are: what is under the newest one is so still when it
+/// has been stored.
+#[derive(Debug)]
+pub struct Held {
+    _keys: OwnedRwLockReadGuard<()>,
 }
 
 impl fmt::Debug for Keyring {
@@ -91,17 +108,50 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// Seals with the newest of the keys, opens with any.
     pub fn new(keys: &FernetKeys) -> Self {
-        Self { keys: Arc::new(RwLock::new(multi(keys))) }
+        Self { keys: Arc::new(RwLock::new(Keys::of(keys))), held: Arc::default() }
     }
 
-    /// Takes other keys from now on.
-    pub fn replace(&self, keys: &FernetKeys) {
-        *self.keys.write() = multi(keys);
+    /// Takes other keys from now on. Waits until nobody holds the old ones.
+    pub async fn replace(&self, keys: &FernetKeys) {
+        let _nobody = self.held.write().await;
+        *self.keys.write() = Keys::of(keys);
+    }
+
+    /// Holds the keys, for the time between a [`Keyring::renew`] and the end of the store's
+    /// transaction. Who holds them must not hold them once more.
+    pub async fn hold(&self) -> Held {
+        Held { _keys: self.held.clone().read_owned().await }
+    }
+
+    /// The keys that it has.
+    pub fn keys(&self) -> FernetKeys {
+        self.keys.read().texts.clone()
     }
 
     /// Encrypts a text.
     pub fn seal(&self, text: &str) -> Sealed {
-        Sealed(self.keys.read().encrypt(text.as_bytes()))
+        Sealed(self.keys.read().fernets[0].encrypt(text.as_bytes()))
+    }
+
+    /// Encrypts anew what another key than the newest one sealed; says whether it was so.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`].
+    pub fn renew(&self, sealed: &mut Sealed) -> Result<bool> {
+        if open_with(&self.keys.read().fernets[..1], sealed).is_some() {
+            return Ok(false);
+        }
+        *sealed = self.seal(&self.open(sealed)?);
+        Ok(true)
+    }
+
+    /// A digest of a text that only a holder of the newest key can make: what is short enough to be
+    /// guessed cannot be told from it.
+    pub fn digest(&self, text: &str) -> [u8; 32] {
+        let keys = self.keys.read();
+        let key = &keys.texts.0[0];
+        let inner = Sha256::new().chain_update(key).chain_update(text).finalize();
+        Sha256::new().chain_update(key).chain_update(inner).finalize().into()
     }
 
     /// Decrypts a text.
@@ -113,16 +163,26 @@ impl Keyring {
             operation: "open an encrypted value",
             reason: reason.to_owned(),
         };
-        let bytes = self.keys.read().decrypt(&sealed.0).map_err(|_| {
+        let bytes = open_with(&self.keys.read().fernets, sealed).ok_or_else(|| {
             failed("none of the keys opens it; add the key that it was sealed with to GRID_FERNET_KEYS")
         })?;
         String::from_utf8(bytes).map_err(|_| failed("it is not text"))
     }
 }
 
-fn multi(keys: &FernetKeys) -> MultiFernet {
-    // Each was checked when the keys were read.
-    MultiFernet::new(keys.0.iter().filter_map(|key| Fernet::new(key)).collect())
+impl Keys {
+    /// There is at least one, and each was checked when it was read.
+    fn of(keys: &FernetKeys) -> Self {
+        let fernets = keys.0.iter().filter_map(|key| Fernet::new(key)).collect();
+        Self { texts: keys.clone(), fernets }
+    }
+}
+
+/// What one of the keys opens. When it was sealed is of no account: a clock that was wrong for a while
+/// must not cost anybody their values.
+fn open_with(fernets: &[Fernet], sealed: &Sealed) -> Option<Vec<u8>> {
+    const ANY_TIME: u64 = u64::MAX / 2;
+    fernets.iter().find_map(|key| key.decrypt_at_time(&sealed.0, None, ANY_TIME).ok())
 }
 
 /// The configured keys, else those of `<data_dir>/fernet_keys`, which is made with one key when it
@@ -162,8 +222,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_an_older_key_sealed_is_opened_and_newly_sealed_by_the_newest() {
+    #[tokio::test]
+    async fn what_an_older_key_sealed_is_opened_and_newly_sealed_by_the_newest() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let first = load_or_create(dir.path(), None).expect("makes one");
         let sealed = Keyring::new(&first).seal("hunter2");
@@ -176,8 +236,56 @@ mod tests {
         assert_eq!(newest.open(&again).expect("opens"), "hunter2");
         let error = newest.open(&sealed).expect_err("the key is gone").to_string();
         assert!(error.contains("GRID_FERNET_KEYS") && !error.contains("hunter2"), "{error}");
-        newest.replace(&rotated);
+        newest.replace(&rotated).await;
         assert!(newest.open(&sealed).is_ok());
+    }
+
+    #[test]
+    fn what_another_key_sealed_is_renewed_and_nothing_else() {
+        let first = FernetKeys::generate();
+        let rotated = first.rotated();
+        let ring = Keyring::new(&rotated);
+        let mut old = Keyring::new(&first).seal("hunter2");
+        assert!(ring.renew(&mut old).expect("opens"));
+        let kept = old.clone();
+        assert!(!ring.renew(&mut old).expect("opens"));
+        assert_eq!(old, kept);
+        assert_eq!(Keyring::new(&rotated.newest()).open(&old).expect("opens"), "hunter2");
+        let mut foreign = Keyring::new(&FernetKeys::generate()).seal("hunter2");
+        assert!(ring.renew(&mut foreign).is_err());
+    }
+
+    #[tokio::test]
+    async fn keys_are_not_replaced_under_who_holds_them() {
+        let first = FernetKeys::generate();
+        let ring = Keyring::new(&first);
+        let (held, again) = (ring.hold().await, ring.hold().await);
+        let other = tokio::spawn({
+            let ring = ring.clone();
+            async move { ring.replace(&FernetKeys::generate()).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(ring.keys().text(), first.text());
+        drop((held, again));
+        other.await.expect("replaces");
+        assert_ne!(ring.keys().text(), first.text());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_costs_no_value() {
+        let keys = FernetKeys::generate();
+        let year_3000 = 32_503_680_000;
+        let sealed = Keys::of(&keys).fernets[0].encrypt_at_time(b"hunter2", year_3000);
+        assert_eq!(Keyring::new(&keys).open(&Sealed(sealed)).expect("opens"), "hunter2");
+    }
+
+    #[test]
+    fn a_digest_is_that_of_a_text_under_a_key() {
+        let (ring, other) =
+            (Keyring::new(&FernetKeys::generate()), Keyring::new(&FernetKeys::generate()));
+        assert_eq!(ring.digest("a"), ring.clone().digest("a"));
+        assert_ne!(ring.digest("a"), ring.digest("b"));
+        assert_ne!(ring.digest("a"), other.digest("a"));
     }
 
     #[test]

@@ -56,6 +56,15 @@ pub enum Creation {
     Repeated(ServiceId),
 }
 
+/// What became of the values that were not under the newest key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resealed {
+    /// They are now.
+    pub renewed: u64,
+    /// No key opens them; they are as they were.
+    pub lost: u64,
+}
+
 /// Domain verbs over durable and volatile state.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -180,12 +189,9 @@ pub trait Store: Send + Sync + 'static {
     /// What a deployment's code finds in its environment; nothing when the deployment is gone.
     async fn environment(&self, service: ServiceId, id: DeploymentId) -> Result<Vec<EnvVar>>;
 
-    /// Seals every value of a service and of its deployments anew, with the keyring's newest key.
-    /// No version is counted up: nothing has changed. Says how many values there were.
-    ///
-    /// # Errors
-    /// `Store` when the keyring does not open one of them; then none is changed.
-    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<u64>;
+    /// Seals every value of a service and of its deployments anew that is not under the keyring's
+    /// newest key. No version is counted up: nothing has changed.
+    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<Resealed>;
 
     /// Adds a token. When its user has `limits::TOKENS_PER_USER` already, the one that expired first,
     /// before the new one was made, is forgotten for it.

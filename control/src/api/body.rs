@@ -10,7 +10,12 @@ use futures_util::StreamExt;
 use http::{HeaderMap, header};
 use serde_json::{Map, Value, error::Category};
 
-use super::{Api, auth::Caller, error::ApiError};
+use super::{
+    Api,
+    auth::Caller,
+    error::{ApiError, NON_FIELD_ERRORS},
+    fields::kind_of,
+};
 
 /// From a request's head to the end of its body.
 const ARRIVAL: Duration = Duration::from_secs(15);
@@ -80,16 +85,12 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     })?;
     let kind = match serde_json::from_str(text) {
         Ok(Value::Object(object)) => return Ok(object),
-        Ok(Value::Null) => return Err(ApiError::field("non_field_errors", "No data provided")),
-        Ok(Value::Array(_)) => "list",
-        Ok(Value::String(_)) => "str",
-        Ok(Value::Bool(_)) => "bool",
-        Ok(Value::Number(number)) if number.is_f64() => "float",
-        Ok(Value::Number(_)) => "int",
+        Ok(Value::Null) => return Err(ApiError::field(NON_FIELD_ERRORS, "No data provided")),
+        Ok(other) => kind_of(&other),
         Err(error) => return Err(ApiError::Parse(explain(&error))),
     };
     let message = format!("Invalid data. Expected a dictionary, but got {kind}.");
-    Err(ApiError::field("non_field_errors", message))
+    Err(ApiError::field(NON_FIELD_ERRORS, message))
 }
 
 /// Most broken bodies are source code that was pasted into JSON as it is.

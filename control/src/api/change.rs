@@ -3,9 +3,14 @@
 
 use jiff::Timestamp;
 
-use super::{error::FieldErrors, input::Input};
+use super::{
+    error::{FieldErrors, at},
+    input::Input,
+};
 use crate::{
+    error::Result,
     name::{ServiceId, UserName},
+    secret::Keyring,
     service::{Cause, Deployment, FunctionSpec, Origin, Service},
 };
 
@@ -33,11 +38,12 @@ impl Input {
         self,
         owner: UserName,
         by: UserName,
+        keyring: &Keyring,
         now: Timestamp,
     ) -> Result<(Service, Deployment), FieldErrors> {
         let (Some(name), Some(runtime), Some(code)) = (self.name, self.runtime, self.code) else {
-            let missing = "This field is required.".to_owned();
-            return Err(Self::REQUIRED.map(|f| (f.to_owned(), vec![missing.clone()])).into());
+            let missing = |field| at(field, "This field is required.");
+            return Err(Self::REQUIRED.into_iter().flat_map(missing).collect());
         };
         let function = FunctionSpec {
             runtime,
@@ -48,7 +54,10 @@ impl Input {
             cpu_shares: self.cpu_shares.unwrap_or(CPU_SHARES),
             egress: self.egress.unwrap_or_default(),
             oci_runtime: self.oci_runtime.unwrap_or_default(),
-            env_vars: Vec::new(),
+            env_vars: match &self.env_vars {
+                Some(vars) => vars.apply(&[], keyring)?,
+                None => Vec::new(),
+            },
         };
         let id = ServiceId::new();
         let origin = Origin { by, cause: Cause::Created };
@@ -86,6 +95,7 @@ impl Input {
         &self,
         current: &Service,
         by: &UserName,
+        keyring: &Keyring,
         now: Timestamp,
     ) -> Result<Option<Update>, FieldErrors> {
         let mut service = current.clone();
@@ -100,6 +110,9 @@ impl Input {
         put(&mut service.function.cpu_shares, &self.cpu_shares);
         put(&mut service.function.egress, &self.egress);
         put(&mut service.function.oci_runtime, &self.oci_runtime);
+        if let Some(vars) = &self.env_vars {
+            service.function.env_vars = vars.apply(&current.function.env_vars, keyring)?;
+        }
         put(&mut service.min_replicas, &self.min_replicas);
         put(&mut service.max_replicas, &self.max_replicas);
         put(&mut service.rate_limit, &self.rate_limit);
@@ -126,6 +139,23 @@ fn touch(service: Service, now: Timestamp) -> Update {
     Update { service: Service { updated_at: now, ..service }, deployment: None }
 }
 
+/// Seals anew what another key than the newest one sealed: the service may have been read, or sealed,
+/// before the keys were changed. For whoever holds the keys until it is stored.
+pub(super) fn renew(
+    service: &mut Service,
+    deployment: Option<&mut Deployment>,
+    keyring: &Keyring,
+) -> Result<()> {
+    let mut renewed = false;
+    for var in &mut service.function.env_vars {
+        renewed |= keyring.renew(&mut var.value)?;
+    }
+    if let Some(deployment) = deployment.filter(|_| renewed) {
+        deployment.function.env_vars.clone_from(&service.function.env_vars);
+    }
+    Ok(())
+}
+
 /// The error goes to the field that the client most likely meant to change.
 fn check_replicas(service: &Service, min_is_named: bool) -> Result<(), FieldErrors> {
     let (min, max) = (service.min_replicas, service.max_replicas);
@@ -137,7 +167,7 @@ fn check_replicas(service: &Service, min_is_named: bool) -> Result<(), FieldErro
     } else {
         ("max_replicas", format!("Must not be less than min_replicas, which is {min}."))
     };
-    Err([(field.to_owned(), vec![message])].into())
+    Err(at(field, message))
 }
 
 fn put<T: Clone>(place: &mut T, value: &Option<T>) {
@@ -154,30 +184,38 @@ fn or_parse<T: TryFrom<String, Error: ToString>>(
 ) -> Result<T, FieldErrors> {
     match given {
         Some(value) => Ok(value),
-        None => T::try_from(default())
-            .map_err(|error| [(field.to_owned(), vec![error.to_string()])].into()),
+        None => T::try_from(default()).map_err(|error| at(field, error.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::input::tests::read;
+    use crate::{api::input::tests::read, secret::FernetKeys};
+
+    static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(&FernetKeys::generate()));
 
     fn service() -> Service {
-        let body = json!({"name": "a", "function_runtime": "node18", "function_code": "x"});
+        let vars =
+            json!([{"key": "B", "value": "1", "is_secret": true}, {"key": "A", "value": ""}]);
+        let body = json!({
+            "name": "a", "function_runtime": "node18", "function_code": "x", "env_vars": vars,
+        });
         let input = read(body, &Input::REQUIRED).expect("valid");
         let operator = UserName::operator;
-        input.create(operator(), operator(), Timestamp::UNIX_EPOCH).expect("consistent").0
+        let created = input.create(operator(), operator(), &KEYRING, Timestamp::UNIX_EPOCH);
+        created.expect("consistent").0
     }
 
     fn update(body: Value) -> Option<Update> {
         let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1);
         read(body, &[])
             .expect("valid")
-            .apply(&service(), &UserName::operator(), now)
+            .apply(&service(), &UserName::operator(), &KEYRING, now)
             .expect("consistent")
     }
 
@@ -191,6 +229,8 @@ mod tests {
             json!({"cpu_shares": 512}),
             json!({"egress": "none"}),
             json!({"oci_runtime": "runsc"}),
+            json!({"env_vars": [{"key": "B", "value": "2"}]}),
+            json!({"env_vars": []}),
         ];
         for body in deployed {
             let update = update(body.clone()).expect("a change");
@@ -219,18 +259,46 @@ mod tests {
         assert!(update(json!({})).is_none());
         assert!(update(json!({"name": "a", "function_code": "x", "memory_mb": 128})).is_none());
         assert!(update(json!({"egress": "public", "oci_runtime": "default"})).is_none());
+        let vars =
+            json!([{"key": "A", "value": ""}, {"key": "B", "value": "1", "is_secret": true}]);
+        assert!(update(json!({ "env_vars": vars })).is_none());
         assert!(update(json!({"rate_limit": null, "rate_burst": null})).is_none());
         assert!(update(json!({"id": "made up", "status": "live", "url": null})).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_the_keys_were_changed_is_stored_under_the_newest() {
+        let keys = FernetKeys::generate();
+        let keyring = Keyring::new(&keys);
+        let body = json!({"env_vars": [{"key": "B", "value": "1"}], "memory_mb": 256});
+        let input = read(body, &[]).expect("valid");
+        let operator = UserName::operator();
+        let applied = input.apply(&service(), &operator, &keyring, Timestamp::UNIX_EPOCH);
+        let Update { mut service, mut deployment } = applied.expect("fits").expect("a change");
+        let sealed = service.clone();
+        renew(&mut service, deployment.as_mut(), &keyring).expect("opens");
+        assert_eq!(service, sealed);
+        let rotated = keys.rotated();
+        keyring.replace(&rotated).await;
+        renew(&mut service, deployment.as_mut(), &keyring).expect("opens");
+        let newest = Keyring::new(&rotated.newest());
+        let value = &service.function.env_vars[0].value;
+        assert_eq!(newest.open(value).expect("opens"), "1");
+        assert_eq!(deployment.expect("made").function, service.function);
     }
 
     #[test]
     fn replica_bounds_are_checked_with_what_is_there() {
         let apply = |body| {
             let input = read(body, &[]).expect("valid");
-            input.apply(&service(), &UserName::operator(), Timestamp::UNIX_EPOCH).map(|_| ())
+            let now = Timestamp::UNIX_EPOCH;
+            input.apply(&service(), &UserName::operator(), &KEYRING, now).map(|_| ())
         };
         let errors = apply(json!({"min_replicas": 5})).expect_err("max is 4");
-        assert_eq!(errors["min_replicas"], ["Must not be greater than max_replicas, which is 4."]);
+        assert_eq!(
+            errors["min_replicas"],
+            json!(["Must not be greater than max_replicas, which is 4."])
+        );
         assert!(apply(json!({"min_replicas": 5, "max_replicas": 5})).is_ok());
     }
 }

@@ -3,10 +3,9 @@
 
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
-use crate::{name::IdempotencyKey, service::Service, store::Attempt};
+use crate::{name::IdempotencyKey, secret::Keyring, service::Service, store::Attempt};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -36,13 +35,15 @@ pub(super) fn if_match(headers: &HeaderMap, service: &Service) -> Result<(), Api
 pub(super) fn attempt(
     headers: &HeaderMap,
     object: &Map<String, Value>,
+    keyring: &Keyring,
 ) -> Result<Option<Attempt>, ApiError> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
     let key = IdempotencyKey::parse(text)
         .map_err(|error| ApiError::field("Idempotency-Key", error.to_string()))?;
-    // Keys of an object are in their order, whatever that was in the request.
-    let fingerprint = Sha256::digest(Value::Object(object.clone()).to_string()).into();
+    // Keys of an object are in their order, whatever that was in the request. There may be secrets
+    // among the values, short enough to be guessed by a plain digest.
+    let fingerprint = keyring.digest(&Value::Object(object.clone()).to_string());
     Ok(Some(Attempt { key, fingerprint }))
 }
 
@@ -56,13 +57,18 @@ mod tests {
     use crate::{
         api::input::{Input, tests::read},
         name::UserName,
+        secret::FernetKeys,
     };
+
+    fn keyring() -> Keyring {
+        Keyring::new(&FernetKeys::generate())
+    }
 
     fn service() -> Service {
         let body = json!({"name": "a", "function_runtime": "node18", "function_code": "x"});
         let input = read(body, &Input::REQUIRED).expect("valid");
         let operator = UserName::operator;
-        let created = input.create(operator(), operator(), Timestamp::UNIX_EPOCH);
+        let created = input.create(operator(), operator(), &keyring(), Timestamp::UNIX_EPOCH);
         Service { version: 7, ..created.expect("consistent").0 }
     }
 
@@ -84,15 +90,16 @@ mod tests {
 
     #[test]
     fn an_attempt_is_the_same_whatever_the_order_of_its_fields() {
+        let keyring = keyring();
         let of = |key: &'static str, body: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static(key));
-            attempt(&headers, &serde_json::from_str(body).expect("an object"))
+            attempt(&headers, &serde_json::from_str(body).expect("an object"), &keyring)
         };
         let first = of("k", r#"{"a": 1, "b": 2}"#).expect("valid");
         assert_eq!(of("k", r#"{"b":2,"a":1}"#), Ok(first.clone()));
         assert_ne!(of("k", r#"{"b":2,"a":2}"#), Ok(first));
         assert!(of("", "{}").is_err() && of("a b", "{}").is_err());
-        assert_eq!(attempt(&HeaderMap::new(), &Map::new()), Ok(None));
+        assert_eq!(attempt(&HeaderMap::new(), &Map::new(), &keyring), Ok(None));
     }
 }

@@ -21,8 +21,10 @@ use super::{
     openapi::{DeploymentParameter, OwnerParameter, PageParameters, ServiceParameter},
     page::{PageBody, PageRequest},
     record::{DeploymentRecord, FullDeployment},
+    variables::Shown,
 };
 use crate::{
+    environment::keep_secret,
     limits,
     name::{DeploymentId, ServiceId},
     service::{Cause, Deployment, Origin, Phase, Service},
@@ -43,8 +45,9 @@ pub(super) async fn list(
     let service = api.service(&caller, id).await?;
     let deployments = api.store.deployments(service.id, page.offset(), page.limit()).await?;
     page.check(deployments.count)?;
-    let records = deployments.items.into_iter().map(DeploymentRecord::from).collect();
-    Ok(page.body(deployments.count, records))
+    let shown = Shown::of(&api.keyring, &service);
+    let record = |deployment| DeploymentRecord::new(deployment, &shown);
+    Ok(page.body(deployments.count, deployments.items.into_iter().map(record).collect()))
 }
 
 /// `GET services/{id}/deployments/{deployment}/`
@@ -62,11 +65,12 @@ pub(super) async fn retrieve(
     caller: Caller,
     Ids((service, id)): Ids<(ServiceId, DeploymentId)>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let service = api.service(&caller, service).await?.id;
-    let deployment = api.store.deployment(service, id).await?.ok_or(ApiError::NotFound)?;
-    let before = api.store.deployment_before(service, id).await?;
+    let service = api.service(&caller, service).await?;
+    let deployment = api.store.deployment(service.id, id).await?.ok_or(ApiError::NotFound)?;
+    let before = api.store.deployment_before(service.id, id).await?;
     let changes = Difference::of(&deployment, before.as_ref(), &api.keyring)?;
-    Ok(Json(FullDeployment::new(deployment, changes)))
+    let shown = Shown::of(&api.keyring, &service);
+    Ok(Json(FullDeployment::new(deployment, changes, &shown)))
 }
 
 /// `POST services/{id}/deployments/`: deploys what the service holds once more, as after an outage
@@ -92,7 +96,7 @@ pub(super) async fn create(
     let again =
         |service: &Service| Ok(Some(redeploy(service.clone(), origin.clone(), Timestamp::now())));
     let (service, deployment) = api.change(&caller, current, &headers, again).await?;
-    created(&service, deployment)
+    created(&api, &service, deployment)
 }
 
 /// `POST services/{id}/rollback/`: `{"deployment": "0192…"}` makes what that deployment ran the
@@ -130,7 +134,8 @@ pub(super) async fn rollback(
     }
     let cause = Cause::RolledBack { to: target.id };
     let take_up = |service: &Service| {
-        let function = target.function.clone();
+        let mut function = target.function.clone();
+        keep_secret(&mut function.env_vars, &service.function.env_vars);
         let origin = Origin { by: caller.user.clone(), cause };
         let mut update =
             redeploy(Service { function, ..service.clone() }, origin, Timestamp::now());
@@ -140,14 +145,19 @@ pub(super) async fn rollback(
         Ok(Some(update))
     };
     let (service, deployment) = api.change(&caller, current, &headers, take_up).await?;
-    created(&service, deployment)
+    created(&api, &service, deployment)
 }
 
-fn created(service: &Service, deployment: Option<Deployment>) -> Result<Response, ApiError> {
+fn created(
+    api: &Api,
+    service: &Service,
+    deployment: Option<Deployment>,
+) -> Result<Response, ApiError> {
     let Some(deployment) = deployment else { return Err(ApiError::Internal) };
+    let record = DeploymentRecord::new(deployment.clone(), &Shown::of(&api.keyring, service));
     let location = format!("/api/v1/services/{}/deployments/{}/", service.id, deployment.id);
     let headers = [(header::LOCATION, location), (header::ETAG, etag(service))];
-    Ok((StatusCode::CREATED, headers, Json(DeploymentRecord::from(deployment))).into_response())
+    Ok((StatusCode::CREATED, headers, Json(record)).into_response())
 }
 
 impl Api {

@@ -12,8 +12,16 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Kind};
 
-/// Field → what is wrong with it: `{"name": ["This field is required."]}`.
-pub(super) type FieldErrors = BTreeMap<String, Vec<String>>;
+/// Field → what is wrong with it: `{"name": ["This field is required."]}`; at a list of objects, what
+/// is wrong with each: `{"env_vars": [{}, {"key": ["This field is required."]}]}`.
+pub(super) type FieldErrors = BTreeMap<String, Value>;
+/// What is wrong with an object or a list as a whole.
+pub(super) const NON_FIELD_ERRORS: &str = "non_field_errors";
+
+/// One message at one field.
+pub(super) fn at(field: &str, message: impl Into<String>) -> FieldErrors {
+    BTreeMap::from([(field.to_owned(), json!([message.into()]))])
+}
 
 /// Seconds after which a caller may try again when something is away.
 const RETRY_AFTER: u32 = 5;
@@ -64,7 +72,7 @@ pub(super) enum ApiError {
 impl ApiError {
     /// One field's error.
     pub(super) fn field(name: &str, message: impl Into<String>) -> Self {
-        Self::Fields(BTreeMap::from([(name.to_owned(), vec![message.into()])]))
+        Self::Fields(at(name, message))
     }
 
     /// The caller has to wait.
@@ -74,7 +82,7 @@ impl ApiError {
 
     /// One field's conflict with what is there.
     pub(super) fn conflict(name: &str, message: impl Into<String>) -> Self {
-        Self::Conflicts(BTreeMap::from([(name.to_owned(), vec![message.into()])]))
+        Self::Conflicts(at(name, message))
     }
 
     fn status(&self) -> StatusCode {

@@ -5,9 +5,12 @@ use std::{ops::RangeInclusive, str::FromStr};
 
 use http::Uri;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{error::FieldErrors, query_parameter};
+use super::{
+    error::{FieldErrors, NON_FIELD_ERRORS, at},
+    query_parameter,
+};
 use crate::name::InvalidName;
 
 /// Characters of a refused value that an error repeats.
@@ -53,7 +56,15 @@ impl Fields {
 
     /// Notes an error at a field.
     pub(super) fn refuse(&mut self, name: &str, message: impl Into<String>) {
-        self.errors.entry(name.to_owned()).or_default().push(message.into());
+        let known = self.errors.entry(name.to_owned()).or_insert_with(|| json!([]));
+        if let Value::Array(messages) = known {
+            messages.push(message.into().into());
+        }
+    }
+
+    /// Notes an error at a field that is a list, but at none of its entries.
+    pub(super) fn refuse_as_a_whole(&mut self, name: &str, message: impl Into<String>) {
+        self.errors.insert(name.to_owned(), json!(at(NON_FIELD_ERRORS, message)));
     }
 
     /// These fields must be there.
@@ -156,6 +167,65 @@ impl Fields {
         self.integer(name, range).map(Some)
     }
 
+    /// A text of any kind, also none at all, of so many bytes at most.
+    pub(super) fn any_text(&mut self, name: &str, most: usize) -> Option<String> {
+        let refusal = match self.take(name)? {
+            Value::String(text) if text.contains('\0') => {
+                "Null characters are not allowed.".to_owned()
+            }
+            Value::String(text) if text.len() > most => {
+                format!("Ensure this field has no more than {most} bytes.")
+            }
+            Value::String(text) => return Some(text),
+            _ => "Not a valid string.".to_owned(),
+        };
+        self.refuse(name, refusal);
+        None
+    }
+
+    /// A list of so many objects at most, each of which `read` reads.
+    pub(super) fn objects<T>(
+        &mut self,
+        name: &str,
+        most: usize,
+        read: impl Fn(Map<String, Value>) -> Result<T, FieldErrors>,
+    ) -> Option<Vec<T>> {
+        let refusal = match self.take(name)? {
+            Value::Array(list) if list.len() > most => {
+                format!("Ensure this field has no more than {most} elements.")
+            }
+            Value::Array(list) => return self.each(name, list, read),
+            other => {
+                format!("Expected a list of items but got type \"{}\".", kind_of(&other))
+            }
+        };
+        self.refuse_as_a_whole(name, refusal);
+        None
+    }
+
+    fn each<T>(
+        &mut self,
+        name: &str,
+        list: Vec<Value>,
+        read: impl Fn(Map<String, Value>) -> Result<T, FieldErrors>,
+    ) -> Option<Vec<T>> {
+        let read = |entry| match entry {
+            Value::Object(object) => read(object),
+            other => {
+                let kind = kind_of(&other);
+                let message = format!("Invalid data. Expected a dictionary, but got {kind}.");
+                Err(at(NON_FIELD_ERRORS, message))
+            }
+        };
+        let entries: Vec<_> = list.into_iter().map(read).collect();
+        if entries.iter().any(Result::is_err) {
+            let wrong = entries.into_iter().map(|entry| entry.err().unwrap_or_default());
+            self.errors.insert(name.to_owned(), wrong.map(|errors| json!(errors)).collect());
+            return None;
+        }
+        Some(entries.into_iter().filter_map(Result::ok).collect())
+    }
+
     /// One of `choices`.
     pub(super) fn choice(&mut self, name: &str, choices: &[impl AsRef<str>]) -> Option<String> {
         let text = match self.take(name)? {
@@ -187,6 +257,19 @@ fn is_blank(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
 
+/// What Python calls the type of a value.
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    }
+}
+
 /// A number without a fraction; one that is too large for `i64` becomes the largest.
 #[allow(clippy::cast_possible_truncation)] // `as` saturates, and whole numbers lose nothing else
 fn whole(number: f64) -> Option<i64> {
@@ -208,7 +291,10 @@ mod tests {
     fn refusal(fields: Fields) -> String {
         match fields.finish(&[]) {
             Ok(()) => "accepted".to_owned(),
-            Err(errors) => errors["f"].join("|"),
+            Err(errors) => {
+                let messages = errors["f"].as_array().expect("a list").iter();
+                messages.map(|text| text.as_str().expect("text")).collect::<Vec<_>>().join("|")
+            }
         }
     }
 

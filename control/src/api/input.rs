@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{ApiLimits, error::FieldErrors, fields::Fields, record::READ_ONLY};
+use super::{
+    ApiLimits, error::FieldErrors, fields::Fields, record::READ_ONLY, variables::VarsInput,
+};
 use crate::{
     limits,
     name::{FunctionName, HandlerName, PublicDomain, ServiceName},
@@ -37,6 +39,7 @@ pub(super) struct Input {
     pub(super) cpu_shares: Option<u32>,
     pub(super) egress: Option<Egress>,
     pub(super) oci_runtime: Option<Option<String>>,
+    pub(super) env_vars: Option<VarsInput>,
     pub(super) min_replicas: Option<u32>,
     pub(super) max_replicas: Option<u32>,
     pub(super) rate_limit: Option<Option<u32>>,
@@ -86,6 +89,7 @@ impl Input {
             oci_runtime: fields
                 .choice("oci_runtime", &oci_runtimes)
                 .map(|name| (name != DEFAULT_OCI_RUNTIME).then_some(name)),
+            env_vars: VarsInput::read(&mut fields),
             min_replicas: fields.integer("min_replicas", limits::REPLICAS),
             max_replicas: fields.integer("max_replicas", 1..=*limits::REPLICAS.end()),
             rate_limit: fields.integer_or_null("rate_limit", limits::RATE),
@@ -141,7 +145,7 @@ pub(super) mod tests {
     #[test]
     fn a_limit_that_is_no_multiple_of_a_kilobyte_is_told_in_bytes() {
         let errors = read(json!({"function_code": "x".repeat(1001)}), &[]).expect_err("too long");
-        assert_eq!(errors["function_code"], ["Function code exceeds 1000 bytes."]);
+        assert_eq!(errors["function_code"], json!(["Function code exceeds 1000 bytes."]));
         assert!(read(json!({"function_code": format!("xx{}", "é".repeat(499))}), &[]).is_ok());
         assert!(read(json!({"function_code": format!("xx{}", "é".repeat(500))}), &[]).is_err());
     }

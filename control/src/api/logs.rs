@@ -108,6 +108,8 @@ mod tests {
     use http::HeaderValue;
     use jiff::Timestamp;
 
+    use serde_json::json;
+
     use super::*;
     use crate::name::ReplicaId;
 
@@ -138,10 +140,10 @@ mod tests {
         assert_eq!(query, LogQuery { tail: 100, request_id: Some("r 1".to_owned()) });
         assert_eq!(ask("/?tail=10000", "*/*").expect("valid").0.tail, 10_000);
         let errors = ask("/?tail=0&format=xml", "*/*").expect_err("invalid");
-        assert_eq!(errors["tail"], ["Ensure this value is greater than or equal to 1."]);
-        assert_eq!(errors["format"], ["\"xml\" is not a valid choice."]);
+        assert_eq!(errors["tail"], json!(["Ensure this value is greater than or equal to 1."]));
+        assert_eq!(errors["format"], json!(["\"xml\" is not a valid choice."]));
         let errors = ask("/?tail=many", "*/*").expect_err("invalid");
-        assert_eq!(errors["tail"], ["A valid integer is required."]);
+        assert_eq!(errors["tail"], json!(["A valid integer is required."]));
     }
 
     #[test]

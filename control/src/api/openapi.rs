@@ -137,6 +137,16 @@ pub(super) struct AuditFilters {
     action: Option<String>,
 }
 
+/// The environment variable in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code)]
+pub(super) struct VariableParameter {
+    /// The variable's key.
+    #[param(pattern = "^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+    key: String,
+}
+
 /// Which lines.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -168,6 +178,7 @@ pub(super) struct LogParameters {
     ),
     tags(
         (name = "services", description = "Functions, and how they do"),
+        (name = "environment", description = "What a function's code finds in its environment"),
         (name = "deployments", description = "What was deployed, and going back"),
         (name = "users", description = "Tokens, and who changed what"),
         (name = "platform", description = "What this Grid has, and how it does"),

@@ -4,7 +4,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, difference::Difference, input::DEFAULT_OCI_RUNTIME};
+use super::{
+    Api,
+    difference::Difference,
+    input::DEFAULT_OCI_RUNTIME,
+    variables::{Shown, VarRecord},
+};
 use crate::{
     denied::Summary,
     error::Result,
@@ -54,6 +59,7 @@ pub(super) struct ServiceRecord {
     cpu_shares: u32,
     egress: Egress,
     oci_runtime: String,
+    env_vars: Vec<VarRecord>,
     min_replicas: u32,
     max_replicas: u32,
     rate_limit: Option<u32>,
@@ -113,6 +119,7 @@ pub(super) struct DeploymentRecord {
     cpu_shares: u32,
     egress: Egress,
     oci_runtime: String,
+    env_vars: Vec<VarRecord>,
     created_at: Timestamp,
 }
 
@@ -132,6 +139,7 @@ impl ServiceRecord {
     /// The record of a service as everything about it stands now.
     pub(super) async fn load(api: &Api, service: Service) -> Result<Self> {
         let view = api.store.view(service.id).await?;
+        let env_vars = Shown::of(&api.keyring, &service).all(&service.function.env_vars);
         // The view may be newer than the record; then the newer state is the one to tell.
         let live = view.route.and_then(|route| route.live_deployment).or(service.live_deployment);
         let latest_phase = view.latest_phase.unwrap_or(Phase::Queued);
@@ -154,6 +162,7 @@ impl ServiceRecord {
             memory_mb: service.function.memory_mb,
             cpu_shares: service.function.cpu_shares,
             egress: service.function.egress,
+            env_vars,
             oci_runtime: oci_runtime(service.function.oci_runtime),
             min_replicas: service.min_replicas,
             max_replicas: service.max_replicas,
@@ -189,18 +198,19 @@ impl From<Replica> for ReplicaRecord {
 
 impl FullDeployment {
     /// The record of a deployment and of what it changed.
-    pub(super) fn new(mut deployment: Deployment, changes: Difference) -> Self {
+    pub(super) fn new(mut deployment: Deployment, changes: Difference, shown: &Shown<'_>) -> Self {
         Self {
             changes,
             function_code: std::mem::take(&mut deployment.function.code),
             log: std::mem::take(&mut deployment.log),
-            record: deployment.into(),
+            record: DeploymentRecord::new(deployment, shown),
         }
     }
 }
 
-impl From<Deployment> for DeploymentRecord {
-    fn from(deployment: Deployment) -> Self {
+impl DeploymentRecord {
+    /// The record of a deployment, whose variables are shown as those of its service.
+    pub(super) fn new(deployment: Deployment, shown: &Shown<'_>) -> Self {
         let (reason, rolled_back_to) = match deployment.origin.cause {
             Cause::Created => ("created", None),
             Cause::Changed => ("changed", None),
@@ -224,6 +234,7 @@ impl From<Deployment> for DeploymentRecord {
             cpu_shares: deployment.function.cpu_shares,
             egress: deployment.function.egress,
             oci_runtime: oci_runtime(deployment.function.oci_runtime),
+            env_vars: shown.all(&deployment.function.env_vars),
             created_at: deployment.created_at,
         }
     }

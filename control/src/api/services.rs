@@ -13,9 +13,9 @@ use super::{
     Api, Ids, Shared,
     auth::Caller,
     body::JsonObject,
-    change::Update,
+    change::{Update, renew},
     condition::{attempt, etag, if_match},
-    error::{ApiError, FieldErrors},
+    error::ApiError,
     filter::query,
     input::{Input, Rules},
     openapi::{
@@ -23,7 +23,8 @@ use super::{
         ServiceParameter,
     },
     page::{PageBody, PageRequest},
-    record::{ChangedService, ServiceRecord},
+    record::{ChangedService, DeploymentRecord, ServiceRecord},
+    variables::Shown,
 };
 use crate::{
     error::Error,
@@ -77,19 +78,22 @@ pub(super) async fn create(
     let Some(owner) = caller.owner.clone() else {
         return Err(ApiError::field("owner", "Name the user for whom the service is made."));
     };
-    let attempt = attempt(&headers, &object)?;
+    let attempt = attempt(&headers, &object, &api.keyring)?;
     let input = Input::read(object, &Input::REQUIRED, &api.rules()).map_err(ApiError::Fields)?;
-    let created = input.create(owner, caller.user.clone(), Timestamp::now());
-    let (service, first) = created.map_err(ApiError::Conflicts)?;
-    let (service, first) =
-        match api.store.create_service(&service, &first, attempt.as_ref()).await? {
-            Creation::New => {
-                caller.notes.service(&service);
-                caller.notes.deployment(&first);
-                (service, Some(first))
-            }
-            Creation::Repeated(id) => api.made_before(&caller, id).await?,
-        };
+    let created = input.create(owner, caller.user.clone(), &api.keyring, Timestamp::now());
+    let (mut service, mut first) = created.map_err(ApiError::Conflicts)?;
+    let held = api.keyring.hold().await;
+    renew(&mut service, Some(&mut first), &api.keyring)?;
+    let creation = api.store.create_service(&service, &first, attempt.as_ref()).await?;
+    drop(held);
+    let (service, first) = match creation {
+        Creation::New => {
+            caller.notes.service(&service);
+            caller.notes.deployment(&first);
+            (service, Some(first))
+        }
+        Creation::Repeated(id) => api.made_before(&caller, id).await?,
+    };
     let location = format!("/api/v1/services/{}/", service.id);
     let (tag, body) = (etag(&service), api.changed(service, first).await?);
     let headers = [(header::LOCATION, location), (header::ETAG, tag)];
@@ -236,7 +240,10 @@ impl Api {
     ) -> Result<Response, ApiError> {
         let current = self.service(caller, id).await?;
         let input = Input::read(object, required, &self.rules()).map_err(ApiError::Fields)?;
-        let apply = |service: &Service| input.apply(service, &caller.user, Timestamp::now());
+        let apply = |service: &Service| {
+            let applied = input.apply(service, &caller.user, &self.keyring, Timestamp::now());
+            applied.map_err(ApiError::Conflicts)
+        };
         let (service, deployment) = self.change(caller, current, headers, apply).await?;
         let tag = [(header::ETAG, etag(&service))];
         Ok((tag, Json(self.changed(service, deployment).await?)).into_response())
@@ -247,8 +254,9 @@ impl Api {
         service: Service,
         deployment: Option<Deployment>,
     ) -> Result<ChangedService, ApiError> {
-        let service = self.record(service).await?;
-        Ok(ChangedService { service, deployment: deployment.map(Into::into) })
+        let shown = Shown::of(&self.keyring, &service);
+        let deployment = deployment.map(|made| DeploymentRecord::new(made, &shown));
+        Ok(ChangedService { service: self.record(service).await?, deployment })
     }
 
     /// Stores what `change` makes of the service; when somebody else was faster, what it makes of
@@ -260,14 +268,17 @@ impl Api {
         caller: &Caller,
         mut current: Service,
         headers: &HeaderMap,
-        change: impl Fn(&Service) -> Result<Option<Update>, FieldErrors>,
+        change: impl Fn(&Service) -> Result<Option<Update>, ApiError>,
     ) -> Result<(Service, Option<Deployment>), ApiError> {
         for _ in 0..ATTEMPTS {
             if_match(headers, &current)?;
-            let Some(mut update) = change(&current).map_err(ApiError::Conflicts)? else {
+            let Some(mut update) = change(&current)? else {
                 return Ok((current, None));
             };
             self.share_image(&current, &mut update).await?;
+            let Update { service, deployment } = &mut update;
+            let _held = self.keyring.hold().await;
+            renew(service, deployment.as_mut(), &self.keyring)?;
             match self.store.update_service(&update.service, update.deployment.as_ref()).await {
                 Ok(stored) => {
                     if let Some(deployment) = &update.deployment {

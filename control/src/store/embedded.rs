@@ -22,7 +22,7 @@ use self::{
     memory::Memory,
     schema::{Fault, Opened},
 };
-use super::{Attempt, Change, Creation, Listing, Page, ServiceQuery, Store};
+use super::{Attempt, Change, Creation, Listing, Page, Resealed, ServiceQuery, Store};
 use crate::{
     account::AccessToken,
     audit::{AuditEntry, AuditQuery},
@@ -376,20 +376,24 @@ impl Store for Embedded {
         .await
     }
 
-    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<u64> {
+    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<Resealed> {
         let keyring = keyring.clone();
         self.write("reseal environment", Durability::Immediate, move |transaction| {
-            let mut count = 0;
+            let mut resealed = Resealed::default();
             let mut reseal = |vars: &mut Vec<EnvVar>| {
+                let renewed = resealed.renewed;
                 for var in vars {
-                    var.value = keyring.seal(&keyring.open(&var.value)?);
-                    count += 1;
+                    match keyring.renew(&mut var.value) {
+                        Ok(renewed) => resealed.renewed += u64::from(renewed),
+                        Err(_) => resealed.lost += 1,
+                    }
                 }
-                Ok(())
+                resealed.renewed > renewed
             };
             services::set_environment(transaction, service, &mut reseal)?;
             deployments::set_environments(transaction, service, &mut reseal)?;
-            Ok((count, if count == 0 { Effect::Nothing } else { Effect::Kept }))
+            let effect = if resealed.renewed == 0 { Effect::Nothing } else { Effect::Kept };
+            Ok((resealed, effect))
         })
         .await
     }

@@ -6,6 +6,7 @@ mod changes;
 mod client;
 mod conditions;
 mod creation;
+mod env_vars;
 mod history;
 mod lists;
 mod protocol;

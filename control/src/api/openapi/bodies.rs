@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use utoipa::openapi::{
     Object, Schema,
     schema::{
-        AdditionalProperties, AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType,
-        Type,
+        AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat,
+        SchemaType, Type,
     },
 };
 
@@ -17,8 +17,11 @@ use crate::{
         openapi::VISIBLE,
         record::READ_ONLY,
         tokens::READ_ONLY as TOKEN_READ_ONLY,
+        variables::FIELD,
     },
+    environment::MASK,
     limits,
+    name::{RESERVED_KEYS, RESERVED_PREFIXES},
     service::{Egress, EventFormat},
 };
 
@@ -36,6 +39,9 @@ pub(super) fn of(operation: &str) -> Option<(&'static str, bool)> {
         "services_create" => Some(("ServiceInput", true)),
         "services_update" => Some(("ServiceInput", true)),
         "services_partial_update" => Some(("ServicePatch", false)),
+        "env_vars_create" => Some(("EnvVarInput", true)),
+        "env_vars_update" => Some(("EnvVarValue", true)),
+        "env_vars_partial_update" => Some(("EnvVarPatch", false)),
         "deployments_create" => Some(("Nothing", false)),
         "services_rollback" => Some(("Rollback", false)),
         "tokens_create" => Some(("TokenInput", true)),
@@ -44,7 +50,7 @@ pub(super) fn of(operation: &str) -> Option<(&'static str, bool)> {
 }
 
 /// All of them, by name.
-pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 5] {
+pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 8] {
     let whole = Input::REQUIRED.iter().fold(service(rules), |body, name| body.required(*name));
     let rollback = closed().property(
         "deployment",
@@ -54,6 +60,9 @@ pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 5] {
     [
         ("ServiceInput", whole.build()),
         ("ServicePatch", service(rules).build()),
+        ("EnvVarInput", sent_back(variable()).required("key").required("value").build()),
+        ("EnvVarValue", sent_back(variable()).required("value").build()),
+        ("EnvVarPatch", sent_back(variable()).build()),
         ("Nothing", closed().build()),
         ("Rollback", rollback.build()),
         ("TokenInput", token().build()),
@@ -110,6 +119,11 @@ fn service(rules: &Rules<'_>) -> ObjectBuilder {
         body = body.property(name, schema);
     }
     body = body.property("rate_limit", or_null(rate)).property("rate_burst", or_null(burst));
+    let vars = ArrayBuilder::new()
+        .items(variable().required("key").required("value"))
+        .max_items(Some(limits::ENV_VARS))
+        .description(Some("What the code finds in its environment: all of it, when it is given."));
+    body = body.property(FIELD, vars);
     read_only(body, &READ_ONLY)
 }
 
@@ -120,6 +134,42 @@ fn read_only(mut body: ObjectBuilder, names: &[&str]) -> ObjectBuilder {
         body = body.property(*name, anything);
     }
     body
+}
+
+fn variable() -> ObjectBuilder {
+    let (most, all) = limits::ENV_BYTES;
+    let value = format!(
+        "{most} bytes of UTF-8 at most, and {all} with all names and values of a function together. \
+         `{MASK}` stands for the value that is there."
+    );
+    let secret = ObjectBuilder::new().schema_type(Type::Boolean).description(Some(
+        "Its value is never shown again. When this is not given, it stays as it is.",
+    ));
+    closed()
+        .property("key", text("Its name; some are reserved.", &env_key(), 128))
+        .property("value", string(&value).pattern(Some(r"^[^\x00]*$")).max_length(Some(most)))
+        .property("is_secret", secret)
+}
+
+/// A name that is not reserved, in whatever case.
+fn env_key() -> String {
+    let any_case = |name: &str| -> String {
+        let either = |c: char| match c.is_ascii_alphabetic() {
+            true => format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase()),
+            false => c.to_string(),
+        };
+        name.chars().map(either).collect()
+    };
+    let keys = RESERVED_KEYS.map(|key| format!("{}$", any_case(key)));
+    let prefixes = RESERVED_PREFIXES.map(any_case);
+    let reserved: Vec<_> = keys.into_iter().chain(prefixes).collect();
+    format!("(?!{})[A-Za-z_][A-Za-z0-9_]*", reserved.join("|"))
+}
+
+/// What an answer about a variable has besides.
+fn sent_back(body: ObjectBuilder) -> ObjectBuilder {
+    let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue).read_only(true);
+    body.property("deployment", anything)
 }
 
 /// An object without other fields than those that it names.

@@ -81,15 +81,15 @@ pub(super) fn environment(
     Ok(deployment.function.env_vars)
 }
 
-/// Puts other environment variables into every deployment of a service.
+/// Writes every deployment of a service again of which `change` says that it changed its environment
+/// variables.
 pub(super) fn set_environments(
     transaction: &WriteTransaction,
     service: ServiceId,
-    change: &mut dyn FnMut(&mut Vec<EnvVar>) -> Result<(), Fault>,
+    change: &mut dyn FnMut(&mut Vec<EnvVar>) -> bool,
 ) -> Result<(), Fault> {
     for mut deployment in all(transaction, service)? {
-        if !deployment.function.env_vars.is_empty() {
-            change(&mut deployment.function.env_vars)?;
+        if change(&mut deployment.function.env_vars) {
             put(transaction, &deployment)?;
         }
     }

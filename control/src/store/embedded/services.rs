@@ -131,15 +131,17 @@ pub(super) fn listings(transaction: &WriteTransaction) -> Result<Vec<Listing>, F
     Ok(listings)
 }
 
-/// Puts other environment variables into the record, which counts as no change.
+/// Writes the record again when `change` says that it changed its environment variables.
 pub(super) fn set_environment(
     transaction: &WriteTransaction,
     id: ServiceId,
-    change: &mut dyn FnMut(&mut Vec<EnvVar>) -> Result<(), Fault>,
+    change: &mut dyn FnMut(&mut Vec<EnvVar>) -> bool,
 ) -> Result<(), Fault> {
     let Some((place, mut service)) = kept(transaction, id)? else { return Ok(()) };
-    change(&mut service.function.env_vars)?;
-    put_record(transaction, place, &service)
+    if change(&mut service.function.env_vars) {
+        put_record(transaction, place, &service)?;
+    }
+    Ok(())
 }
 
 /// The service without code, and its place in the order of creation.

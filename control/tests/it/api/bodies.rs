@@ -50,7 +50,7 @@ async fn other_media_types_are_refused() {
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_with_the_limit() {
     let grid = Grid::start().await;
-    let limit = 6 * 262_144 + 65_536;
+    let limit = 6 * (262_144 + 65_536) + 65_536;
     let body = json!({"function_code": "x".repeat(8 * 1024 * 1024)}).to_string();
     let expected = json!({"detail": format!("The request's body is larger than {limit} bytes.")});
     grid.send("POST", SERVICES, &body).await.is(413, &expected);

@@ -25,7 +25,7 @@ pub(crate) struct Grid {
     pub(crate) address: SocketAddr,
     pub(crate) store: Arc<Embedded>,
     pub(crate) health: Health,
-    _dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 /// Who calls with a token of its own.
@@ -69,7 +69,7 @@ impl Grid {
         let address = listener.local_addr().expect("an address");
         let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { address, store, health, _dir: dir }
+        Self { address, store, health, dir }
     }
 
     /// A request with exactly these headers and this body.

@@ -45,6 +45,7 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
         "cpu_shares": 1024,
         "egress": "public",
         "oci_runtime": "default",
+        "env_vars": [],
         "min_replicas": 0,
         "max_replicas": 4,
         "rate_limit": null,
@@ -75,6 +76,7 @@ async fn the_documented_example_creates_a_service_with_its_first_deployment() {
             "cpu_shares": 1024,
             "egress": "public",
             "oci_runtime": "default",
+        "env_vars": [],
             "created_at": at,
         },
     });

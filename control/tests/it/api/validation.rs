@@ -68,7 +68,7 @@ async fn each_rule_has_its_message() {
         ("rate_limit", json!("off"), "A valid integer is required."),
         ("rate_burst", json!(0), "Ensure this value is greater than or equal to 1."),
         ("function_cod", json!("typo"), "Unknown field."),
-        ("env_vars", json!({}), "Unknown field."),
+        ("environment", json!({}), "Unknown field."),
     ];
     for (field, value, message) in cases {
         let expected = json!({ field: [message] });
