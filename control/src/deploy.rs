@@ -11,10 +11,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     context::Context,
+    environment::Environment,
     error::{Error, Kind, Result},
     image::Found,
     limits,
     logs::truncate,
+    mask::Mask,
     name::DeploymentId,
     scaler::command::{Command, Progress},
     service::{Cause, Deployment, LogLine, Phase},
@@ -40,7 +42,10 @@ pub(crate) async fn run(
 ) -> Outcome {
     let tally = context.deployments.clone();
     let stage = Stage::new(tally.clone());
-    let mut run = Run { context, driver, deployment: Arc::new(deployment), stage };
+    // What nobody can open has nobody been given.
+    let vars = &deployment.function.env_vars;
+    let mask = Mask::of(&Environment::open(vars, &context.keyring).unwrap_or_default());
+    let mut run = Run { context, driver, deployment: Arc::new(deployment), stage, mask };
     let (service, id) = (run.deployment.service, run.deployment.id);
     let outcome = run.go_live().await;
     match outcome {
@@ -55,9 +60,10 @@ pub(crate) async fn run(
             Outcome::Interrupted
         }
         Err(error) => {
-            tracing::info!(%service, deployment = %id, %error, "the deployment failed");
+            let reason = run.mask.text(&error.to_string());
+            tracing::info!(%service, deployment = %id, error = reason, "the deployment failed");
             tally.ended(Ended::Failed);
-            match run.record(Phase::Failed, vec![], Some(error.to_string())).await {
+            match run.record(Phase::Failed, vec![], Some(reason)).await {
                 Ok(()) => Outcome::Settled,
                 Err(_) => Outcome::Interrupted,
             }
@@ -70,6 +76,8 @@ struct Run {
     driver: mpsc::Sender<Command>,
     deployment: Arc<Deployment>,
     stage: Stage,
+    /// Hides its secrets in what is told of it.
+    mask: Mask,
 }
 
 impl Run {
@@ -140,6 +148,8 @@ impl Run {
     async fn record(&self, phase: Phase, lines: Vec<LogLine>, error: Option<String>) -> Result<()> {
         self.stage.enter(phase);
         let (service, id) = (self.deployment.service, self.deployment.id);
+        let hide = |entry: LogLine| LogLine { line: self.mask.text(&entry.line), ..entry };
+        let lines = lines.into_iter().map(hide).collect();
         self.context.store.record_phase(service, id, phase, Timestamp::now(), lines, error).await
     }
 }

@@ -1,6 +1,7 @@
 //! A function's environment variables: what is kept of them, and how they are shown.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::{
     error::Result,
@@ -53,5 +54,63 @@ impl Environment {
     pub fn open(kept: &[EnvVar], keyring: &Keyring) -> Result<Self> {
         let open = |var: &EnvVar| Ok((var.key.clone(), keyring.open(&var.value)?, var.is_secret));
         Ok(Self { variables: kept.iter().map(open).collect::<Result<_>>()? })
+    }
+
+    /// The body of `POST /ready`, with which a runner is given the variables (runners/PROTOCOL.md):
+    /// `{"env": {"API_KEY": "…"}, "secrets": ["API_KEY"]}`. None when there is nothing to give.
+    pub fn hand_over(&self) -> Option<String> {
+        if self.variables.is_empty() {
+            return None;
+        }
+        let env: Map<String, Value> = self
+            .variables
+            .iter()
+            .map(|(key, value, _)| (key.to_string(), value.as_str().into()))
+            .collect();
+        let secrets = self.variables.iter().filter(|(.., is_secret)| *is_secret);
+        let secrets: Vec<_> = secrets.map(|(key, ..)| key.as_str()).collect();
+        Some(json!({"env": env, "secrets": secrets}).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::FernetKeys;
+
+    fn var(keyring: &Keyring, key: &str, value: &str, is_secret: bool) -> EnvVar {
+        let key = EnvKey::parse(key).expect("valid");
+        EnvVar { key, value: keyring.seal(value), is_secret }
+    }
+
+    #[test]
+    fn variables_are_opened_handed_over_and_not_shown() {
+        let keyring = Keyring::new(&FernetKeys::generate());
+        let kept = [var(&keyring, "A", "\"1\"\n", false), var(&keyring, "B", "s3cret", true)];
+        let environment = Environment::open(&kept, &keyring).expect("opens");
+        assert_eq!(format!("{environment:?}"), r#"["A", "B"]"#);
+        let body: Value =
+            serde_json::from_str(&environment.hand_over().expect("some")).expect("JSON");
+        assert_eq!(body, json!({"env": {"A": "\"1\"\n", "B": "s3cret"}, "secrets": ["B"]}));
+        assert_eq!(Environment::default().hand_over(), None);
+        assert!(Environment::open(&kept, &Keyring::new(&FernetKeys::generate())).is_err());
+    }
+
+    #[test]
+    fn what_became_secret_stays_so() {
+        let keyring = Keyring::new(&FernetKeys::generate());
+        let mut earlier = [
+            var(&keyring, "A", "1", false),
+            var(&keyring, "B", "1", false),
+            var(&keyring, "C", "1", true),
+            var(&keyring, "D", "1", false),
+        ];
+        let current = [
+            var(&keyring, "A", "2", true),
+            var(&keyring, "B", "1", false),
+            var(&keyring, "C", "1", false),
+        ];
+        keep_secret(&mut earlier, &current);
+        assert_eq!(earlier.map(|var| var.is_secret), [true, false, true, false]);
     }
 }

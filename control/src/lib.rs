@@ -19,6 +19,7 @@ pub mod health;
 pub mod image;
 pub mod limits;
 pub mod logs;
+pub mod mask;
 pub mod name;
 pub mod plane;
 pub mod replica;

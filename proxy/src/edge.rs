@@ -13,6 +13,7 @@ use control::{
     health::{Dependency, Health},
     name::{ReplicaId, ServiceId},
     run_dir::RunDir,
+    secret::Keyring,
     service::{GoneCause, Replica, Seen, ServiceView, Wish},
     store::Store,
 };
@@ -36,6 +37,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// What the edge is made of.
 pub(crate) struct Edge {
     pub(crate) store: Arc<dyn Store>,
+    /// Opens what is handed over to replicas.
+    pub(crate) keyring: Keyring,
     pub(crate) routes: Arc<Routes>,
     /// Is told the domains, when somebody wants to know.
     pub(crate) domains: Option<Arc<Domains>>,
@@ -197,9 +200,12 @@ impl Picture {
         };
         let home = Home {
             replica: replica.id.clone(),
+            service: replica.service,
             deployment: replica.deployment,
             pool: pool.clone(),
             idle_after: self.edge.idle_after,
+            store: self.edge.store.clone(),
+            keyring: self.edge.keyring.clone(),
         };
         let task = self.tasks.spawn(home.keep(listener));
         self.homes.insert(replica.id.clone(), (replica.service, task));

@@ -99,17 +99,29 @@ pub(crate) async fn run(
     timeout_at(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
 }
 
-/// Asks the runner itself: `/ready` or `/health`. Gives the status, the message of a failure, and
-/// the connection when it can serve a request.
+/// Asks the runner itself: `/ready` or `/health`, with a JSON body when there is something to hand
+/// over. Gives the status, the message of a failure, and the connection when it can serve a request.
 pub(crate) async fn probe(
     mut link: Link,
     path: &str,
+    json: Option<&str>,
     within: Duration,
 ) -> Result<(u16, String, Option<Link>), Fault> {
     link.wire.clear();
-    let _ = write!(link.wire, "GET {path} HTTP/1.1\r\nhost: runner\r\n\r\n"); // a Vec takes everything
+    // A Vec takes everything.
+    let _ = match json {
+        None => write!(link.wire, "GET {path} HTTP/1.1\r\nhost: runner\r\n\r\n"),
+        Some(json) => write!(
+            link.wire,
+            "POST {path} HTTP/1.1\r\nhost: runner\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            json.len()
+        ),
+    };
+    let method = if json.is_none() { Method::GET } else { Method::POST };
+    let body = json.unwrap_or_default().as_bytes();
     let deadline = Instant::now() + within;
-    let answer = run(link, &Method::GET, b"", limits::MESSAGE_CHARS * 4, deadline).await?;
+    let answer = run(link, &method, body, limits::MESSAGE_CHARS * 4, deadline).await?;
     match answer.body {
         Begun::Whole { body, link } => Ok((answer.status.as_u16(), failure(&body).1, link)),
         _ => Err(Fault::Garbled("a long answer of the runner itself".to_owned())),

@@ -14,9 +14,14 @@ use std::{
 };
 
 use control::{
+    environment::Environment,
+    error::Result,
     limits,
-    name::{DeploymentId, ReplicaId},
+    mask::Mask,
+    name::{DeploymentId, ReplicaId, ServiceId},
+    secret::Keyring,
     service::{GoneCause, Seen},
+    store::Store,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -30,19 +35,30 @@ use crate::{
     pool::Pool,
 };
 
+/// What a deployment is told when its variables cannot be had.
+const NO_ENVIRONMENT: &str =
+    "The function's environment variables cannot be read or decrypted. The log of Grid says why.";
+
 /// A replica whose call is awaited.
 pub(crate) struct Home {
     pub(crate) replica: ReplicaId,
+    pub(crate) service: ServiceId,
     pub(crate) deployment: DeploymentId,
     pub(crate) pool: Arc<Pool>,
     /// After so long without a request control is told that the replica is idle.
     pub(crate) idle_after: Duration,
+    /// Where its environment variables are,
+    pub(crate) store: Arc<dyn Store>,
+    /// and what opens them.
+    pub(crate) keyring: Keyring,
 }
 
 impl Home {
     /// Serves one replica from its call to its end.
     pub(crate) async fn keep(self, listener: UnixListener) {
-        let Ok((stream, _)) = listener.accept().await else {
+        // What it is to be given is read while its container starts.
+        let (call, environment) = tokio::join!(listener.accept(), self.environment());
+        let Ok((stream, _)) = call else {
             return self.pool.report(&self.replica, gone(GoneCause::Closed));
         };
         let hangup = match watch_hangup(&stream) {
@@ -57,7 +73,7 @@ impl Home {
         let Ok(link) = Link::new(stream) else {
             return self.pool.report(&self.replica, gone(GoneCause::Closed));
         };
-        match introduction(exchange::probe(link, "/ready", limits::LOAD).await) {
+        match self.introduce(link, environment).await {
             Ok(link) => self.pool.join(self.replica.clone(), self.deployment, link),
             Err(seen) => {
                 tracing::debug!(replica = %self.replica, ?seen, "a replica did not introduce itself");
@@ -76,6 +92,35 @@ impl Home {
                 () = tokio::time::sleep_until(next_look) => next_look = self.look().await,
             }
         }
+    }
+
+    async fn environment(&self) -> Result<Environment> {
+        let open = async || {
+            let kept = self.store.environment(self.service, self.deployment).await?;
+            Environment::open(&kept, &self.keyring)
+        };
+        match open().await {
+            Ok(environment) => Ok(environment),
+            // The keys may have been changed between the two.
+            Err(_) => open().await,
+        }
+    }
+
+    /// Hands a replica its environment over and has it load its code.
+    async fn introduce(&self, link: Link, environment: Result<Environment>) -> Result<Link, Seen> {
+        let environment = environment.map_err(|error| {
+            let (service, replica) = (self.service, &self.replica);
+            tracing::error!(%service, %replica, %error, "a replica has no environment");
+            Seen::Unloadable { message: NO_ENVIRONMENT.to_owned() }
+        })?;
+        let json = environment.hand_over();
+        let answer = exchange::probe(link, "/ready", json.as_deref(), limits::LOAD).await;
+        introduction(answer).map_err(|seen| match seen {
+            Seen::Unloadable { message } => {
+                Seen::Unloadable { message: Mask::of(&environment).text(&message) }
+            }
+            other => other,
+        })
     }
 
     /// Looks after a replica that rests; says when to look again.
@@ -103,7 +148,7 @@ impl Home {
     async fn check_health(&self) {
         let Some(mut lease) = self.pool.borrow(&self.replica) else { return };
         let Some(link) = lease.start() else { return };
-        match exchange::probe(link, "/health", limits::HEALTH_ANSWER).await {
+        match exchange::probe(link, "/health", None, limits::HEALTH_ANSWER).await {
             Ok((200, _, Some(link))) => lease.give_back(link),
             outcome => {
                 tracing::warn!(replica = %self.replica, ok = outcome.is_ok(), "a replica is not healthy");

@@ -107,6 +107,7 @@ impl EdgeService {
         }
         let edge = Edge {
             store: context.store.clone() as Arc<dyn Store>,
+            keyring: context.keyring.clone(),
             routes,
             domains,
             run_dir: context.run_dir.clone(),
