@@ -8,6 +8,7 @@ mod https;
 mod layers;
 mod observe;
 mod rules;
+mod token;
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +24,11 @@ use ipnet::IpNet;
 pub use self::https::{Agreed, Https, HttpsAddr};
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
-pub use self::observe::{AccessLog, Observe};
-use crate::{firewall::Enforcement, limits, secret::FernetKeys, token::Token};
+pub use self::{
+    observe::{AccessLog, Observe},
+    token::TokenCommand,
+};
+use crate::{firewall::Enforcement, limits, secret::FernetKeys, token::TokenText};
 
 /// Where settings are read from when neither flag nor variable names a file.
 const DEFAULT_FILE: &str = "config/grid.toml";
@@ -40,6 +44,8 @@ pub enum Command {
     Upgrade(Box<Config>),
     /// `grid openapi`.
     OpenApi(Box<Config>),
+    /// `grid token`.
+    Token(Box<Config>, TokenCommand),
     /// Print this and end: the help or the version.
     Show(String),
 }
@@ -89,10 +95,18 @@ enum Verb {
     /// runtimes and limits are part of it.
     #[command(name = "openapi")]
     OpenApi(Config),
+    /// Make, list and revoke tokens of the admin API.
+    ///
+    /// Asks the admin API of the Grid that runs, with the bootstrap token (SMSLY_TOKEN, else that of
+    /// <data-dir>/token). When nothing listens there, works on the store in the data directory. Takes
+    /// the settings of serve, of which data-dir and admin-addr matter here. Ends with status 1 when
+    /// nothing was done, and says why.
+    Token(token::Args),
 }
 
 /// The subcommands that take the settings.
-const WITH_SETTINGS: [&str; 4] = ["serve", "doctor", "upgrade", "openapi"];
+const WITH_SETTINGS: [&str; 5] = ["serve", "doctor", "upgrade", "openapi", TOKEN];
+const TOKEN: &str = "token";
 
 /// The settings of `grid serve`, checked each and together.
 #[derive(Debug, Clone, Args)]
@@ -289,7 +303,7 @@ pub struct Config {
     /// The bootstrap token, when `SMSLY_TOKEN` is set: never a flag (others see command lines) and
     /// never in the file (which is often kept under version control).
     #[arg(skip)]
-    pub token: Option<Token>,
+    pub token: Option<TokenText>,
 
     /// What environment variables are encrypted with, when `GRID_FERNET_KEYS` is set: never a flag and
     /// never in the file, like the token.
@@ -345,7 +359,8 @@ pub fn parse(
     cwd: &Path,
 ) -> Result<Command, ConfigError> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let command = each_with_settings(Cli::command(), layers::document);
+    let command = Cli::command().mut_subcommand(TOKEN, token::settings_anywhere);
+    let command = each_with_settings(command, layers::document);
 
     // First without the other layers: the help shows built-in defaults, and what is wrong here is
     // wrong on the command line.
@@ -374,6 +389,9 @@ pub fn parse(
         Verb::Doctor(config) => whole(config).map(Command::Doctor),
         Verb::Upgrade(config) => whole(config).map(Command::Upgrade),
         Verb::OpenApi(config) => whole(config).map(Command::OpenApi),
+        Verb::Token(token::Args { config, verb }) => {
+            whole(config).map(|config| Command::Token(config, verb))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     fmt, fs,
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
@@ -18,11 +18,15 @@ const RULE: &str = "must be at least 16 visible ASCII characters without spaces"
 /// The file in the data directory that holds the token when no setting does.
 const FILE: &str = "token";
 
+/// A token in the clear, for who has to present it. It does not show itself.
+#[derive(Clone)]
+pub struct TokenText(String);
+
 /// A secret that callers present. Only its digest is kept, so that nothing can show it.
 #[derive(Clone)]
 pub struct Token([u8; 32]);
 
-impl Token {
+impl TokenText {
     /// Takes a text that is long enough to be a secret.
     ///
     /// # Errors
@@ -31,9 +35,37 @@ impl Token {
         if text.len() < 16 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(RULE);
         }
-        Ok(Self(Sha256::digest(text).into()))
+        Ok(Self(text.to_owned()))
     }
 
+    /// A new one: 160 random bits, 40 hexadecimal digits.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 20];
+        getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What is kept of it.
+    pub fn token(&self) -> Token {
+        Token::presented(&self.0)
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(…)")
+    }
+}
+
+impl Token {
     /// What a caller presented, whatever it is: it need not keep the rule to be compared.
     pub fn presented(text: &str) -> Self {
         Self(Sha256::digest(text).into())
@@ -62,33 +94,39 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The text of a new token: 160 random bits, 40 hexadecimal digits.
-///
-/// # Errors
-/// When the system has no randomness.
-pub fn random() -> io::Result<String> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// The configured token, else that of `<data_dir>/token`, which is made when it is missing. Blocks.
 ///
 /// # Errors
 /// `File` when the file cannot be read or written, or holds something else.
-pub fn load_or_create(data_dir: &Path, configured: Option<&Token>) -> Result<Token> {
-    if let Some(token) = configured {
-        return Ok(token.clone());
+pub fn load_or_create(data_dir: &Path, configured: Option<&TokenText>) -> Result<TokenText> {
+    match find(data_dir, configured)? {
+        Some(token) => Ok(token),
+        None => create(data_dir),
     }
-    let path = data_dir.join(FILE);
+}
+
+/// The configured token, else that of `<data_dir>/token`, when there is one. Blocks.
+///
+/// # Errors
+/// As [`load_or_create`].
+pub fn find(data_dir: &Path, configured: Option<&TokenText>) -> Result<Option<TokenText>> {
+    if let Some(token) = configured {
+        return Ok(Some(token.clone()));
+    }
+    let path = file(data_dir);
     match fs::metadata(&path) {
-        Ok(metadata) => load(&path, metadata.permissions().mode()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(data_dir, &path),
+        Ok(metadata) => load(&path, metadata.permissions().mode()).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", &path)(error)),
     }
 }
 
-fn load(path: &Path, mode: u32) -> Result<Token> {
+/// Where the token of a data directory is, when no setting has it.
+pub fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join(FILE)
+}
+
+fn load(path: &Path, mode: u32) -> Result<TokenText> {
     if mode & 0o077 != 0 {
         tracing::warn!(
             "{} can be read or changed by others than its owner: chmod 600 it, and replace the \
@@ -97,16 +135,16 @@ fn load(path: &Path, mode: u32) -> Result<Token> {
         );
     }
     let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    Token::parse(text.trim()).map_err(|rule| {
+    TokenText::parse(text.trim()).map_err(|rule| {
         let reason = format!("{rule}; remove the file to have a new one made");
         Error::file("read", path)(io::Error::new(io::ErrorKind::InvalidData, reason))
     })
 }
 
-fn create(data_dir: &Path, path: &Path) -> Result<Token> {
-    let text = random().map_err(Error::file("make", path))?;
-    write_private(data_dir, FILE, &format!("{text}\n"))?;
-    Token::parse(&text).map_err(|rule| Error::file("make", path)(io::Error::other(rule)))
+fn create(data_dir: &Path) -> Result<TokenText> {
+    let token = TokenText::random().map_err(Error::file("make", &file(data_dir)))?;
+    write_private(data_dir, FILE, &format!("{}\n", token.as_str()))?;
+    Ok(token)
 }
 
 /// Writes a file that only its owner reads: beside, and moved, so that a crash leaves no half of it.
@@ -140,6 +178,8 @@ mod tests {
     fn a_token_is_made_once_and_kept_to_its_owner() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let data = dir.path().join("data");
+        assert!(find(&data, None).expect("looks").is_none());
+        assert!(!data.exists(), "looking makes nothing");
         let token = load_or_create(&data, None).expect("makes one");
         let path = data.join("token");
         let mode = fs::metadata(&path).expect("is there").permissions().mode();
@@ -147,30 +187,32 @@ mod tests {
         let text = fs::read_to_string(&path).expect("reads");
         let text = text.trim();
         assert!(text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit()), "{text}");
-        assert!(token.matches(&Token::presented(text)));
-        assert!(load_or_create(&data, None).expect("reads it").matches(&Token::presented(text)));
+        assert_eq!(token.as_str(), text);
+        assert_eq!(load_or_create(&data, None).expect("reads it").as_str(), text);
         // A file that others can read is used, with a warning.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changes");
-        assert!(load_or_create(&data, None).expect("reads it").matches(&Token::presented(text)));
+        let found = find(&data, None).expect("reads it").expect("is there");
+        assert_eq!(found.as_str(), text);
     }
 
     #[test]
     fn a_configured_token_wins_and_leaves_no_file() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let configured = Token::parse("0123456789abcdef").expect("valid");
-        let token = load_or_create(dir.path(), Some(&configured)).expect("takes it");
+        let configured = TokenText::parse("0123456789abcdef").expect("valid");
+        let text = load_or_create(dir.path(), Some(&configured)).expect("takes it");
+        let token = text.token();
         assert!(token.matches(&Token::presented("0123456789abcdef")));
         for wrong in ["", "0123456789abcdeF", "0123456789abcdef "] {
             assert!(!token.matches(&Token::presented(wrong)));
         }
         assert!(!dir.path().join("token").exists());
-        assert_eq!(format!("{token:?}"), "Token(…)");
+        assert_eq!(format!("{token:?} {text:?}"), "Token(…) TokenText(…)");
     }
 
     #[test]
     fn short_blank_and_foreign_tokens_are_refused() {
         for bad in ["", "0123456789abcde", "0123456789 abcdef", "0123456789abcdefé"] {
-            assert!(Token::parse(bad).is_err(), "{bad:?}");
+            assert!(TokenText::parse(bad).is_err(), "{bad:?}");
         }
         let dir = tempfile::tempdir().expect("temporary directory");
         fs::write(dir.path().join("token"), "short\n").expect("writes");

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod address;
+mod admin;
 mod admit;
 mod background;
 #[doc(hidden)]
@@ -44,6 +45,7 @@ mod spans;
 mod stages;
 mod stop;
 mod tls;
+mod tokens;
 mod trace;
 mod traffic;
 mod upgrade;
@@ -94,6 +96,10 @@ pub fn main() -> ExitCode {
         Command::Serve(config) => serve::run(&config, inherited),
         Command::OpenApi(config) => contract(&config).map(|contract| println!("{contract}")),
         Command::Upgrade(config) => upgrade::ask(&config).map(|done| println!("{done}")),
+        Command::Token(config, command) => {
+            show_warnings();
+            tokens::run(&config, &command).map_err(Into::into)
+        }
         Command::Doctor(config) => match examine(&config) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
@@ -118,6 +124,13 @@ fn contract(config: &Config) -> Result<String, Box<dyn std::error::Error>> {
         oci_runtimes: &config.oci_runtimes,
         limits: ApiLimits { code_bytes: config.code_bytes },
     }))
+}
+
+/// Of a command that works for a moment: what it does in the end, it says itself.
+fn show_warnings() {
+    let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
+    // Fails when somebody else shows them.
+    let _ = warnings.with_target(false).with_writer(std::io::stderr).try_init();
 }
 
 /// `grid doctor`: a line for each finding.

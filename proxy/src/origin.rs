@@ -4,8 +4,16 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
+use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::{
@@ -47,7 +55,7 @@ impl Proxies {
         let Some(proxy) = peer.address.filter(|_| peer.is_proxy) else {
             return Cow::Borrowed(peer);
         };
-        let address = self.client(proxy, fields);
+        let address = self.client(proxy, fields.all("x-forwarded-for").collect());
         let scheme = scheme(fields).unwrap_or(peer.scheme);
         Cow::Owned(Peer {
             address: Some(address),
@@ -61,9 +69,8 @@ impl Proxies {
     /// Each proxy adds whom it was asked by to the end of `X-Forwarded-For`. So from the end on each
     /// address is true as long as the one behind it is a trusted proxy's. An entry that is no address
     /// ends the walk at the proxy that wrote it.
-    fn client(&self, proxy: IpAddr, fields: &Fields) -> IpAddr {
+    fn client(&self, proxy: IpAddr, mut lines: Vec<&[u8]>) -> IpAddr {
         let mut client = proxy;
-        let mut lines: Vec<_> = fields.all("x-forwarded-for").collect();
         while let Some(line) = lines.pop() {
             for entry in line.rsplit(|byte| *byte == b',') {
                 if !self.has(client) {
@@ -77,6 +84,25 @@ impl Proxies {
         }
         client
     }
+}
+
+/// The admin API behind the same proxies: what it knows as the address of a connection is the client's.
+pub(crate) fn behind(proxies: Proxies, api: Router) -> Router {
+    api.layer(middleware::from_fn_with_state(Arc::new(proxies), name_client))
+}
+
+async fn name_client(
+    State(proxies): State<Arc<Proxies>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+        let client = proxies.client(peer.ip().to_canonical(), lines.collect());
+        let client = ConnectInfo(SocketAddr::new(client, peer.port()));
+        request.extensions_mut().insert(client);
+    }
+    next.run(request).await
 }
 
 /// An address, perhaps with a port, as proxies write it.
@@ -97,6 +123,8 @@ fn scheme(fields: &Fields) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
     use proptest::prelude::*;
 
     use super::*;
@@ -173,6 +201,30 @@ mod tests {
         assert_eq!(proxies().origin(&peer("198.51.100.1"), &fields).scheme, "http");
         let unix = Peer { address: None, ..peer("10.0.0.1") };
         assert_eq!(proxies().origin(&unix, &fields).scheme, "http");
+    }
+
+    #[tokio::test]
+    async fn the_admin_api_knows_the_client_too() {
+        let echo = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
+        let api = Router::new().route("/", axum::routing::get(echo));
+        let api = TowerToHyperService::new(behind(proxies(), api));
+        let ask = async |from: &str, lines: &[&str]| {
+            let from: SocketAddr = from.parse().expect("an address");
+            let mut request = http::Request::new(axum::body::Body::empty());
+            request.extensions_mut().insert(ConnectInfo(from));
+            for line in lines {
+                let line = HeaderValue::from_str(line).expect("a header value");
+                request.headers_mut().append("x-forwarded-for", line);
+            }
+            let Ok(answer) = api.call(request).await;
+            let body = axum::body::to_bytes(answer.into_body(), 100).await.expect("a body");
+            String::from_utf8_lossy(&body).into_owned()
+        };
+        let client = "203.0.113.7:5";
+        assert_eq!(ask("10.0.0.1:5", &["1.1.1.1, 203.0.113.7", "10.1.2.3"]).await, client);
+        assert_eq!(ask("[::ffff:10.0.0.1]:5", &["203.0.113.7"]).await, client);
+        assert_eq!(ask("10.0.0.1:5", &[]).await, "10.0.0.1:5");
+        assert_eq!(ask("198.51.100.1:5", &["203.0.113.7"]).await, "198.51.100.1:5");
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::{
     listen::{Bound, Doors, EdgeService},
     metrics::{self, Metrics},
     observe::Observer,
+    origin::{self, Proxies},
     sockets::Sockets,
     spans::Spans,
     stages::{Stages, UntilControlEnds},
@@ -110,26 +111,27 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     let handover = Handover::new(&config.data_dir, sockets.clone(), stages.clone(), store);
     let hatch = handover.place.hatch();
     let calls = Calls::default();
+    let api = api::router(Api {
+        store: parts.context.store.clone(),
+        logs: parts.context.logs.clone(),
+        health: parts.context.health.clone(),
+        runtimes: parts.runtimes,
+        oci_runtimes: config.oci_runtimes.clone(),
+        denied: parts.context.denied.clone(),
+        keyring: parts.context.keyring.clone(),
+        auth: Authenticator::new(token.token()),
+        calls: calls.clone(),
+        limits: ApiLimits { code_bytes: config.code_bytes },
+        public_url: PublicUrl::http(public.0.port()),
+    });
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(background_service(
         "control",
         Control {
             context: parts.context.clone(),
-            api: api::router(Api {
-                store: parts.context.store.clone(),
-                logs: parts.context.logs.clone(),
-                health: parts.context.health.clone(),
-                runtimes: parts.runtimes,
-                oci_runtimes: config.oci_runtimes.clone(),
-                denied: parts.context.denied.clone(),
-                keyring: parts.context.keyring.clone(),
-                auth: Authenticator::new(token),
-                calls: calls.clone(),
-                limits: ApiLimits { code_bytes: config.code_bytes },
-                public_url: PublicUrl::http(public.0.port()),
-            })
-            .merge(metrics::router(metrics.clone())),
+            api: origin::behind(Proxies::new(&config.trusted_proxies), api)
+                .merge(metrics::router(metrics.clone())),
             calls,
             stages: stages.clone(),
             admin_addr: admin.0,

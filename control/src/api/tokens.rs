@@ -24,7 +24,7 @@ use crate::{
     account::AccessToken,
     limits,
     name::{TokenId, UserName},
-    token::{self, Token},
+    token::TokenText,
 };
 
 /// Fields of a record that a client may send back.
@@ -105,7 +105,7 @@ pub(super) async fn create(
     if wanted.is_admin || user != caller.user {
         caller.require_admin()?;
     }
-    let text = token::random().map_err(|error| {
+    let text = TokenText::random().map_err(|error| {
         tracing::error!(%error, "no token can be made");
         ApiError::Internal
     })?;
@@ -114,7 +114,7 @@ pub(super) async fn create(
         user,
         is_admin: wanted.is_admin,
         name: wanted.name,
-        digest: *Token::presented(&text).digest(),
+        digest: *text.token().digest(),
         created_at: now,
         expires_at: wanted.expires_at,
         last_used_at: None,
@@ -126,7 +126,8 @@ pub(super) async fn create(
         (header::LOCATION, location(token.id)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    let body = Json(NewToken { record: TokenRecord::of(token, now), token: text });
+    let body =
+        Json(NewToken { record: TokenRecord::of(token, now), token: text.as_str().to_owned() });
     Ok((StatusCode::CREATED, headers, body).into_response())
 }
 

@@ -14,7 +14,7 @@ use clap::{
 };
 
 use super::{ConfigError, DEFAULT_FILE};
-use crate::{secret::FernetKeys, token::Token};
+use crate::{secret::FernetKeys, token::TokenText};
 
 /// A variable that begins like one of ours but is not known is a mistake.
 const PREFIXES: [&str; 4] = ["GRID_", "SMSLY_", "MAX_FUNCTION_", "FUNCTION_"];
@@ -68,8 +68,8 @@ impl Layers {
     }
 
     /// The configured token, when there is one.
-    pub(super) fn token(&self) -> Result<Option<Token>, ConfigError> {
-        self.secret(TOKEN, Token::parse)
+    pub(super) fn token(&self) -> Result<Option<TokenText>, ConfigError> {
+        self.secret(TOKEN, TokenText::parse)
     }
 
     /// The configured Fernet keys, when there are any.
@@ -240,12 +240,13 @@ pub(super) fn flag_error(command: &Command, error: &clap::Error) -> ConfigError 
             "{flag} (from the command line) is not a setting{likely}"
         ));
     }
-    // clap's first paragraph, or all of it when it is the help.
+    // clap's first paragraph on one line, or all of it when it is the help.
     let text = error.to_string();
-    let line = text
-        .strip_prefix("error: ")
-        .map_or(text.as_str(), |text| text.split("\n\n").next().unwrap_or(text));
-    ConfigError::new(line.trim().to_owned())
+    let Some(reason) = text.strip_prefix("error: ") else {
+        return ConfigError::new(text.trim());
+    };
+    let lines = reason.split("\n\n").next().unwrap_or(reason).lines();
+    ConfigError::new(lines.map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
 /// A TOML error on one line, with its place.

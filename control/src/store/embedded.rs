@@ -109,6 +109,11 @@ impl Embedded {
         })
     }
 
+    /// Whether a store was ever opened in a directory.
+    pub fn exists(dir: &Path) -> bool {
+        schema::file(dir).exists()
+    }
+
     /// This data directory's id: made when it was first opened, and kept.
     pub fn instance_id(&self) -> &InstanceId {
         &self.instance

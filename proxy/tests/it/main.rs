@@ -2,6 +2,7 @@
 //! They run in the lab (`scripts/lab`), out of which no packet leads.
 
 mod access;
+mod accounts;
 mod bodies;
 mod concurrency;
 mod connections;

@@ -2,7 +2,11 @@
 //!
 //! Code and logs have tables of their own, so that a scan over records reads neither.
 
-use std::{fs, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -102,10 +106,15 @@ broken!(
     serde_json::Error
 );
 
+/// Where the file is.
+pub(super) fn file(dir: &Path) -> PathBuf {
+    dir.join("grid.redb")
+}
+
 /// Opens the file, makes what is missing in it and reads what memory copies.
 pub(super) fn open(dir: &Path) -> Result<Opened> {
     fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
-    let path = dir.join("grid.redb");
+    let path = file(dir);
     // Made here rather than by redb: the functions' code is nobody else's business.
     fs::OpenOptions::new()
         .create(true)
