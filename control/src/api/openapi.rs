@@ -131,8 +131,9 @@ pub(super) struct AuditFilters {
     /// Of calls that this user made; only admins may name others.
     #[param(pattern = "^([A-Za-z0-9@.+_-]{1,150})?$")]
     user: Option<String>,
-    /// About this service.
-    service: Option<uuid::Uuid>,
+    /// About this service: its id.
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
+    service: Option<String>,
     /// With this action, such as `service.update`.
     action: Option<String>,
 }
