@@ -111,7 +111,7 @@ async fn a_repeated_attempt_gets_what_the_first_one_made() {
     create(&grid, TOKEN, "k1", &body("a", "y")).await.is(409, &other);
     create(&grid, TOKEN, "k1", &body("b", "x")).await.is(409, &other);
     let taken = create(&grid, TOKEN, "k2", &body("a", "x")).await;
-    taken.is(400, &json!({"name": ["A service with this name already exists."]}));
+    taken.is(409, &json!({"name": ["A service with this name already exists."]}));
     let wrong = json!({
         "Idempotency-Key": ["Use visible ASCII characters without spaces only."],
     });

@@ -183,23 +183,28 @@ async fn a_user_has_so_many_and_expired_ones_make_room() {
     assert_eq!(alice.post(TOKENS, &json!({"name": "more"})).await.status, 201);
     assert_eq!(alice.get(&format!("{TOKENS}{old}/")).await.status, 404);
     let full = "This user has 100 tokens, which is the most; revoke one.";
-    alice.post(TOKENS, &json!({"name": "more"})).await.is(400, &json!({"user": [full]}));
+    alice.post(TOKENS, &json!({"name": "more"})).await.is(409, &json!({"user": [full]}));
     grid.user("bob", &json!({})).await;
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_told_at_its_field() {
     let grid = Grid::start().await;
-    let body =
-        json!({"user": "a b", "is_admin": "so", "expires_at": "2001-01-01T00:00:00Z", "x": 1});
+    let body = json!({"user": "a b", "is_admin": "so", "expires_at": "tomorrow", "x": 1});
     let expected = json!({
         "name": ["This field is required."],
         "user": ["Use letters a-z and A-Z, digits and the characters @ . + - _ only."],
         "is_admin": ["Must be a valid boolean."],
-        "expires_at": ["Must be in the future."],
+        "expires_at": ["Must be a time as in RFC 3339, for example 2027-01-31T12:00:00Z."],
         "x": ["Unknown field."],
     });
     grid.post(TOKENS, &body).await.is(400, &expected);
+    let past = json!({"name": "a", "expires_at": "2001-01-01T00:00:00Z"});
+    grid.post(TOKENS, &past).await.is(409, &json!({"expires_at": ["Must be in the future."]}));
+    let both =
+        json!({"name": "a", "expires_at": "2101-01-01T00:00:00+01:00", "expires_in_days": 1});
+    let expected = json!({"expires_in_days": ["Send either this or expires_at."]});
+    grid.post(TOKENS, &both).await.is(409, &expected);
     let answer = grid.patch(&format!("{TOKENS}{}/", TokenId::new()), &json!({})).await;
     assert_eq!(answer.status, 405, "{answer:?}");
 }

@@ -24,6 +24,7 @@ async fn what_is_somebody_elses_is_not_there() {
         ("DELETE", String::new(), json!({})),
         ("GET", "deployments/".to_owned(), json!({})),
         ("POST", "deployments/".to_owned(), json!({})),
+        ("POST", "rollback/".to_owned(), json!({})),
         ("GET", format!("deployments/{deployment}/"), json!({})),
         ("GET", "logs/".to_owned(), json!({})),
         ("GET", "logs/?format=text".to_owned(), json!({})),
@@ -36,6 +37,8 @@ async fn what_is_somebody_elses_is_not_there() {
     // Nor by way of what is his.
     let his = bob.service("b", "b.example.com").await;
     bob.get(&format!("{his}deployments/{deployment}/")).await.is(404, &gone);
+    let back = bob.post(&format!("{his}rollback/"), &json!({"deployment": deployment})).await;
+    assert_eq!(back.status, 409, "{back:?}");
     assert_eq!(alice.get(&path).await.json(), record, "nothing has changed");
     assert_eq!(alice.get(SERVICES).await.names(), ["a"]);
     assert_eq!(bob.get(SERVICES).await.names(), ["b"]);
@@ -59,11 +62,11 @@ async fn names_are_their_owners_and_addresses_are_everybodys() {
     let taken = json!({
         "function_name": ["Another service has this public_domain and function_name."],
     });
-    create("a.example.com").await.is(400, &taken);
-    bob.send("PATCH", &his, &json!({"public_domain": "a.example.com"})).await.is(400, &taken);
+    create("a.example.com").await.is(409, &taken);
+    bob.send("PATCH", &his, &json!({"public_domain": "a.example.com"})).await.is(409, &taken);
     assert_eq!(create("c.example.com").await.status, 201);
     let again = bob.send("PATCH", &his, &json!({"name": "other"})).await;
-    again.is(400, &json!({"name": ["A service with this name already exists."]}));
+    again.is(409, &json!({"name": ["A service with this name already exists."]}));
 }
 
 #[tokio::test]
