@@ -19,6 +19,7 @@ mod error;
 mod fields;
 mod filter;
 mod input;
+mod keys;
 mod logs;
 mod openapi;
 mod page;
@@ -44,7 +45,10 @@ use serde::de::DeserializeOwned;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{auth::Authenticator, error::ApiError};
-use crate::{denied::Denied, health::Health, limits, logs::Logs, secret::Keyring, store::Store};
+use crate::{
+    denied::Denied, health::Health, limits, logs::Logs, rotation::Rotations, secret::Keyring,
+    store::Store,
+};
 
 pub(crate) use self::input::DEFAULT_OCI_RUNTIME;
 pub use self::{calls::Calls, input::Rules, url::PublicUrl};
@@ -70,6 +74,8 @@ pub struct Api {
     pub denied: Arc<Denied>,
     /// Seals environment variables.
     pub keyring: Keyring,
+    /// Changes of its keys.
+    pub rotations: Rotations,
     /// Who may call.
     pub auth: Authenticator,
     /// Calls that run to their end also when their clients do not wait for it.
@@ -161,6 +167,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(deployments::rollback))
         .routes(routes!(env_vars::list, env_vars::create))
         .routes(routes!(env_vars::retrieve, env_vars::replace, env_vars::patch, env_vars::delete))
+        .routes(routes!(keys::rotate, keys::retrieve))
         .routes(routes!(logs::read))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::retrieve, tokens::revoke))

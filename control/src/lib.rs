@@ -24,6 +24,7 @@ pub mod name;
 pub mod plane;
 pub mod replica;
 pub mod resolver;
+pub mod rotation;
 pub mod run_dir;
 pub mod runtime;
 pub mod scaler;

@@ -7,7 +7,7 @@ use fernet::Fernet;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedRwLockReadGuard;
+use tokio::{sync::OwnedRwLockReadGuard, task::spawn_blocking};
 
 use crate::{
     error::{Error, Result},
@@ -66,6 +66,12 @@ impl FernetKeys {
         Self(self.0.iter().take(1).cloned().collect())
     }
 
+    /// How many there are: one at least.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// As they stand in the file: one a line.
     fn text(&self) -> String {
         self.0.iter().map(|key| format!("{key}\n")).collect()
@@ -81,6 +87,8 @@ impl fmt::Debug for FernetKeys {
 /// Seals and opens texts. Cheap to clone; all clones are one keyring.
 #[derive(Clone)]
 pub struct Keyring {
+    /// The data directory in whose file the keys are; none when a setting has them.
+    file_in: Option<Arc<Path>>,
     keys: Arc<RwLock<Keys>>,
     /// Read by whoever stores what is sealed, written by whoever changes the keys.
     held: Arc<tokio::sync::RwLock<()>>,
@@ -108,11 +116,46 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// Seals with the newest of the keys, opens with any.
     pub fn new(keys: &FernetKeys) -> Self {
-        Self { keys: Arc::new(RwLock::new(Keys::of(keys))), held: Arc::default() }
+        let keys = Arc::new(RwLock::new(Keys::of(keys)));
+        Self { file_in: None, keys, held: Arc::default() }
+    }
+
+    /// The configured keys, else those of `<data_dir>/fernet_keys`, which is made with one key when it
+    /// is missing. Blocks.
+    ///
+    /// # Errors
+    /// `File` when the file cannot be read or written, or holds something else.
+    pub fn load_or_create(data_dir: &Path, configured: Option<&FernetKeys>) -> Result<Self> {
+        match configured {
+            Some(keys) => Ok(Self::new(keys)),
+            None => {
+                Ok(Self { file_in: Some(data_dir.into()), ..Self::new(&read_or_create(data_dir)?) })
+            }
+        }
+    }
+
+    /// Whether the keys are in a file of Grid's own, and not in a setting.
+    pub fn is_kept_in_file(&self) -> bool {
+        self.file_in.is_some()
+    }
+
+    /// Writes other keys to the file, if they are kept in one, and takes them from then on.
+    ///
+    /// # Errors
+    /// `File`; then everything is as it was.
+    pub async fn keep(&self, keys: &FernetKeys) -> Result<()> {
+        if let Some(dir) = self.file_in.clone() {
+            let keys = keys.clone();
+            let written = spawn_blocking(move || store(&dir, &keys)).await;
+            let stopped = |error| Error::Store { operation: "write keys", reason: error };
+            written.map_err(|error| stopped(error.to_string()))??;
+        }
+        self.replace(keys).await;
+        Ok(())
     }
 
     /// Takes other keys from now on. Waits until nobody holds the old ones.
-    pub async fn replace(&self, keys: &FernetKeys) {
+    async fn replace(&self, keys: &FernetKeys) {
         let _nobody = self.held.write().await;
         *self.keys.write() = Keys::of(keys);
     }
@@ -185,15 +228,7 @@ fn open_with(fernets: &[Fernet], sealed: &Sealed) -> Option<Vec<u8>> {
     fernets.iter().find_map(|key| key.decrypt_at_time(&sealed.0, None, ANY_TIME).ok())
 }
 
-/// The configured keys, else those of `<data_dir>/fernet_keys`, which is made with one key when it
-/// is missing. Blocks.
-///
-/// # Errors
-/// `File` when the file cannot be read or written, or holds something else.
-pub fn load_or_create(data_dir: &Path, configured: Option<&FernetKeys>) -> Result<FernetKeys> {
-    if let Some(keys) = configured {
-        return Ok(keys.clone());
-    }
+fn read_or_create(data_dir: &Path) -> Result<FernetKeys> {
     let path = data_dir.join(FILE);
     match fs::read_to_string(&path) {
         Ok(text) => FernetKeys::parse(&text).map_err(|rule| {
@@ -209,10 +244,7 @@ pub fn load_or_create(data_dir: &Path, configured: Option<&FernetKeys>) -> Resul
 }
 
 /// Writes the keys to `<data_dir>/fernet_keys`, whole or not at all. Blocks.
-///
-/// # Errors
-/// `File`.
-pub fn store(data_dir: &Path, keys: &FernetKeys) -> Result<()> {
+fn store(data_dir: &Path, keys: &FernetKeys) -> Result<()> {
     token::write_private(data_dir, FILE, &keys.text())
 }
 
@@ -225,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn what_an_older_key_sealed_is_opened_and_newly_sealed_by_the_newest() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let first = load_or_create(dir.path(), None).expect("makes one");
+        let first = read_or_create(dir.path()).expect("makes one");
         let sealed = Keyring::new(&first).seal("hunter2");
         let rotated = first.rotated();
         let ring = Keyring::new(&rotated);
@@ -291,16 +323,16 @@ mod tests {
     #[test]
     fn keys_are_made_once_and_kept_to_their_owner() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let made = load_or_create(dir.path(), None).expect("makes one");
+        let made = read_or_create(dir.path()).expect("makes one");
         let path = dir.path().join(FILE);
         let mode = fs::metadata(&path).expect("is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let read = load_or_create(dir.path(), None).expect("reads it");
+        let read = read_or_create(dir.path()).expect("reads it");
         assert_eq!(read.text(), made.text());
         store(dir.path(), &made.rotated()).expect("writes");
-        assert_eq!(load_or_create(dir.path(), None).expect("reads").0.len(), 2);
+        assert_eq!(read_or_create(dir.path()).expect("reads").0.len(), 2);
         fs::write(&path, "no key\n").expect("writes");
-        let error = load_or_create(dir.path(), None).expect_err("refused").to_string();
+        let error = read_or_create(dir.path()).expect_err("refused").to_string();
         assert!(error.contains("fernet_keys: must be Fernet keys"), "{error}");
     }
 

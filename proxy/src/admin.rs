@@ -19,8 +19,9 @@ use control::{
     error::Error,
     health::Health,
     logs::Logs,
+    rotation::Rotations,
     runtime::Runtimes,
-    secret::{self, Keyring},
+    secret::Keyring,
     store::embedded::Embedded,
     token::{self, TokenText},
 };
@@ -194,7 +195,7 @@ fn own(config: &Config, address: SocketAddr) -> Result<(Way, TokenText)> {
     let opened = Embedded::open(&config.data_dir);
     let store = opened.map_err(|error| AdminError::Store(address, error))?;
     let runtimes = Runtimes::load(config.share_dir())?;
-    let keys = secret::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
+    let keyring = Keyring::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
     let logs = config.data_dir.join("logs");
     let engine = Arc::new(Docker::new(&config.docker_host));
     let token = TokenText::random()?;
@@ -205,7 +206,8 @@ fn own(config: &Config, address: SocketAddr) -> Result<(Way, TokenText)> {
         runtimes: runtimes.iter().map(|runtime| runtime.name.clone()).collect(),
         oci_runtimes: config.oci_runtimes.clone(),
         denied: Arc::default(),
-        keyring: Keyring::new(&keys),
+        keyring,
+        rotations: Rotations::default(),
         auth: Authenticator::new(token.token()),
         calls: Calls::default(),
         limits: ApiLimits { code_bytes: config.code_bytes },

@@ -21,10 +21,11 @@ use control::{
     image::Images,
     logs::Logs,
     resolver,
+    rotation::Rotations,
     run_dir::RunDir,
     runtime::Runtimes,
     seccomp::Profile,
-    secret::{self, Keyring},
+    secret::Keyring,
     store::embedded::Embedded,
     token,
 };
@@ -94,10 +95,10 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     }
     let store = Embedded::open(&config.data_dir)?;
     let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
-    let keys = secret::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
+    let keyring = Keyring::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
     let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
     let handed_over = predecessor.is_some();
-    let protection = Protection { seccomp, dns, keyring: Keyring::new(&keys) };
+    let protection = Protection { seccomp, dns, keyring };
     let parts = Parts::new(config, store.clone(), engine, runtimes, protection, handed_over);
 
     let metrics = Arc::new(Metrics::new(parts.context.clone()));
@@ -119,6 +120,7 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
         oci_runtimes: config.oci_runtimes.clone(),
         denied: parts.context.denied.clone(),
         keyring: parts.context.keyring.clone(),
+        rotations: Rotations::default(),
         auth: Authenticator::new(token.token()),
         calls: calls.clone(),
         limits: ApiLimits { code_bytes: config.code_bytes },

@@ -279,7 +279,7 @@ mod tests {
         renew(&mut service, deployment.as_mut(), &keyring).expect("opens");
         assert_eq!(service, sealed);
         let rotated = keys.rotated();
-        keyring.replace(&rotated).await;
+        keyring.keep(&rotated).await.expect("there is no file");
         renew(&mut service, deployment.as_mut(), &keyring).expect("opens");
         let newest = Keyring::new(&rotated.newest());
         let value = &service.function.env_vars[0].value;

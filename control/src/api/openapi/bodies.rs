@@ -42,6 +42,7 @@ pub(super) fn of(operation: &str) -> Option<(&'static str, bool)> {
         "env_vars_create" => Some(("EnvVarInput", true)),
         "env_vars_update" => Some(("EnvVarValue", true)),
         "env_vars_partial_update" => Some(("EnvVarPatch", false)),
+        "keys_rotate" => Some(("Nothing", false)),
         "deployments_create" => Some(("Nothing", false)),
         "services_rollback" => Some(("Rollback", false)),
         "tokens_create" => Some(("TokenInput", true)),

@@ -39,7 +39,7 @@ async fn expired(grid: &Grid, text: &str) -> TokenId {
 #[tokio::test]
 async fn a_token_is_shown_once_and_opens_until_it_is_revoked() {
     let grid = Grid::start().await;
-    let body = json!({"name": " laptop ", "user": "alice", "expires_at": null});
+    let body = json!({"name": "laptop", "user": "alice", "expires_at": null});
     let answer = grid.post(TOKENS, &body).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(answer.headers["cache-control"], "no-store");
