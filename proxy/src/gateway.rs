@@ -248,11 +248,11 @@ impl Gateway {
         };
         let body = match body {
             Begun::Whole { body, link } => {
-                lease.settle(link);
+                lease.settle(link).await;
                 Body::Whole(body)
             }
             Begun::Absent { length, link } => {
-                lease.settle(link);
+                lease.settle(link).await;
                 Body::Absent(length)
             }
             Begun::Rest(rest) => Body::Flow(self.let_flow(rest, Some(lease))),
@@ -278,7 +278,7 @@ impl Gateway {
         let running = self.traffic.enter();
         tokio::spawn(async move {
             match (rest.pump(source).await, lease) {
-                (Ok(link), Some(lease)) => lease.settle(link),
+                (Ok(link), Some(lease)) => lease.settle(link).await,
                 (Err(fault), Some(lease)) => give_up(lease, &fault),
                 (_, None) => {}
             }

@@ -21,3 +21,4 @@ mod idle;
 mod leaving;
 mod lines;
 mod paths;
+mod turns;

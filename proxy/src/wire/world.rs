@@ -46,7 +46,7 @@ pub(super) struct World {
 
 /// A replica's end of its connection.
 pub(super) struct Replica {
-    stream: UnixStream,
+    pub(super) stream: UnixStream,
     buffer: Vec<u8>,
 }
 
