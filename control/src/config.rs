@@ -5,6 +5,7 @@
 //! Everything is checked here, before anything is opened or bound.
 
 mod https;
+mod keys;
 mod layers;
 mod observe;
 mod rules;
@@ -25,6 +26,7 @@ pub use self::https::{Agreed, Https, HttpsAddr};
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
 pub use self::{
+    keys::KeysCommand,
     observe::{AccessLog, Observe},
     token::TokenCommand,
 };
@@ -46,6 +48,8 @@ pub enum Command {
     OpenApi(Box<Config>),
     /// `grid token`.
     Token(Box<Config>, TokenCommand),
+    /// `grid keys`.
+    Keys(Box<Config>, KeysCommand),
     /// Print this and end: the help or the version.
     Show(String),
 }
@@ -102,11 +106,17 @@ enum Verb {
     /// the settings of serve, of which data-dir and admin-addr matter here. Ends with status 1 when
     /// nothing was done, and says why.
     Token(token::Args),
+    /// Change the keys that environment variables are encrypted with.
+    ///
+    /// Asks the admin API as grid token does. Ends with status 1 when not everything was sealed anew,
+    /// and says why; what was there still opens then.
+    Keys(keys::Args),
 }
 
 /// The subcommands that take the settings.
-const WITH_SETTINGS: [&str; 5] = ["serve", "doctor", "upgrade", "openapi", TOKEN];
-const TOKEN: &str = "token";
+const WITH_SETTINGS: [&str; 6] = ["serve", "doctor", "upgrade", "openapi", "token", "keys"];
+/// Those of them that have subcommands of their own.
+const WITH_VERBS: [&str; 2] = ["token", "keys"];
 
 /// The settings of `grid serve`, checked each and together.
 #[derive(Debug, Clone, Args)]
@@ -359,7 +369,10 @@ pub fn parse(
     cwd: &Path,
 ) -> Result<Command, ConfigError> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let command = Cli::command().mut_subcommand(TOKEN, token::settings_anywhere);
+    let anywhere = |command: clap::Command, verb: &&'static str| {
+        command.mut_subcommand(*verb, token::settings_anywhere)
+    };
+    let command = WITH_VERBS.iter().fold(Cli::command(), anywhere);
     let command = each_with_settings(command, layers::document);
 
     // First without the other layers: the help shows built-in defaults, and what is wrong here is
@@ -391,6 +404,9 @@ pub fn parse(
         Verb::OpenApi(config) => whole(config).map(Command::OpenApi),
         Verb::Token(token::Args { config, verb }) => {
             whole(config).map(|config| Command::Token(config, verb))
+        }
+        Verb::Keys(keys::Args { config, verb }) => {
+            whole(config).map(|config| Command::Keys(config, verb))
         }
     }
 }

@@ -169,17 +169,19 @@ impl AdminClient {
         expected: StatusCode,
     ) -> Result<Value> {
         let (status, answer) = self.call(method, path, body)?;
-        if status == expected {
-            return Ok(answer);
-        }
-        let mut said = reason(&answer);
+        if status == expected { Ok(answer) } else { Err(self.refused(status, &answer)) }
+    }
+
+    /// What an answer says that is not what was asked for.
+    pub(crate) fn refused(&self, status: StatusCode, answer: &Value) -> AdminError {
+        let mut said = reason(answer);
         if let (Way::Running(address), StatusCode::UNAUTHORIZED) = (&self.way, status) {
             said += &format!(
                 " The Grid at http://{address} has another bootstrap token: name its data directory \
                  with --data-dir, or set SMSLY_TOKEN."
             );
         }
-        Err(AdminError::Refused { status, said })
+        AdminError::Refused { status, said }
     }
 }
 

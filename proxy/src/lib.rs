@@ -26,6 +26,7 @@ mod home;
 mod hop;
 mod http1;
 mod http2;
+mod keys;
 mod link;
 mod listen;
 mod metrics;
@@ -99,6 +100,10 @@ pub fn main() -> ExitCode {
         Command::Token(config, command) => {
             show_warnings();
             tokens::run(&config, &command).map_err(Into::into)
+        }
+        Command::Keys(config, command) => {
+            show_warnings();
+            keys::run(&config, command).map_err(Into::into)
         }
         Command::Doctor(config) => match examine(&config) {
             Ok(true) => Ok(()),

@@ -8,7 +8,6 @@ use super::{
     input::Input,
 };
 use crate::{
-    error::Result,
     name::{ServiceId, UserName},
     secret::Keyring,
     service::{Cause, Deployment, FunctionSpec, Origin, Service},
@@ -140,20 +139,24 @@ fn touch(service: Service, now: Timestamp) -> Update {
 }
 
 /// Seals anew what another key than the newest one sealed: the service may have been read, or sealed,
-/// before the keys were changed. For whoever holds the keys until it is stored.
+/// before the keys were changed. For whoever holds the keys until it is stored. False when no key
+/// opens one of the values, which then stays as it is.
 pub(super) fn renew(
     service: &mut Service,
     deployment: Option<&mut Deployment>,
     keyring: &Keyring,
-) -> Result<()> {
-    let mut renewed = false;
+) -> bool {
+    let (mut renewed, mut opens) = (false, true);
     for var in &mut service.function.env_vars {
-        renewed |= keyring.renew(&mut var.value)?;
+        match keyring.renew(&mut var.value) {
+            Ok(this) => renewed |= this,
+            Err(_) => opens = false,
+        }
     }
     if let Some(deployment) = deployment.filter(|_| renewed) {
         deployment.function.env_vars.clone_from(&service.function.env_vars);
     }
-    Ok(())
+    opens
 }
 
 /// The error goes to the field that the client most likely meant to change.
@@ -276,15 +279,19 @@ mod tests {
         let applied = input.apply(&service(), &operator, &keyring, Timestamp::UNIX_EPOCH);
         let Update { mut service, mut deployment } = applied.expect("fits").expect("a change");
         let sealed = service.clone();
-        renew(&mut service, deployment.as_mut(), &keyring).expect("opens");
+        assert!(renew(&mut service, deployment.as_mut(), &keyring));
         assert_eq!(service, sealed);
         let rotated = keys.rotated();
         keyring.keep(&rotated).await.expect("there is no file");
-        renew(&mut service, deployment.as_mut(), &keyring).expect("opens");
+        assert!(renew(&mut service, deployment.as_mut(), &keyring));
         let newest = Keyring::new(&rotated.newest());
         let value = &service.function.env_vars[0].value;
         assert_eq!(newest.open(value).expect("opens"), "1");
-        assert_eq!(deployment.expect("made").function, service.function);
+        assert_eq!(deployment.as_ref().expect("made").function, service.function);
+        let before = service.clone();
+        let foreign = Keyring::new(&FernetKeys::generate());
+        assert!(!renew(&mut service, deployment.as_mut(), &foreign));
+        assert_eq!(service, before);
     }
 
     #[test]

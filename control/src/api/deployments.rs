@@ -68,7 +68,7 @@ pub(super) async fn retrieve(
     let service = api.service(&caller, service).await?;
     let deployment = api.store.deployment(service.id, id).await?.ok_or(ApiError::NotFound)?;
     let before = api.store.deployment_before(service.id, id).await?;
-    let changes = Difference::of(&deployment, before.as_ref(), &api.keyring)?;
+    let changes = Difference::of(&deployment, before.as_ref(), &api.keyring);
     let shown = Shown::of(&api.keyring, &service);
     Ok(Json(FullDeployment::new(deployment, changes, &shown)))
 }

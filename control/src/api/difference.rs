@@ -9,8 +9,7 @@ use similar::TextDiff;
 use utoipa::ToSchema;
 
 use crate::{
-    environment::{EnvVar, Environment},
-    error::Result,
+    environment::EnvVar,
     logs::truncate,
     name::DeploymentId,
     secret::Keyring,
@@ -55,30 +54,27 @@ struct Keys {
 
 impl Difference {
     /// Compares a deployment to the one before it.
-    ///
-    /// # Errors
-    /// `Store` when the keyring does not open a variable.
     pub(super) fn of(
         deployment: &Deployment,
         before: Option<&Deployment>,
         keyring: &Keyring,
-    ) -> Result<Self> {
+    ) -> Self {
         let Some(before) = before else {
-            return Ok(Self {
+            return Self {
                 compared_to: None,
                 fields: BTreeMap::new(),
                 function_code: None,
                 env_vars: Keys::default(),
-            });
+            };
         };
         let (old, new) = (&before.function, &deployment.function);
         let changed = (old.code != new.code).then(|| code(&old.code, &new.code));
-        Ok(Self {
+        Self {
             compared_to: Some(before.id),
             fields: fields(old, new),
             function_code: changed,
-            env_vars: keys(&old.env_vars, &new.env_vars, keyring)?,
-        })
+            env_vars: keys(&old.env_vars, &new.env_vars, keyring),
+        }
     }
 }
 
@@ -110,24 +106,23 @@ fn code(old: &str, new: &str) -> String {
     text
 }
 
-fn keys(old: &[EnvVar], new: &[EnvVar], keyring: &Keyring) -> Result<Keys> {
-    // The sealed texts say nothing: each sealing makes another one of the same value.
-    let open = |vars| -> Result<BTreeMap<String, (String, bool)>> {
-        let Environment { variables } = Environment::open(vars, keyring)?;
-        Ok(variables
-            .into_iter()
-            .map(|(key, value, secret)| (key.into(), (value, secret)))
-            .collect())
+fn keys(old: &[EnvVar], new: &[EnvVar], keyring: &Keyring) -> Keys {
+    // The sealed texts say nothing, unless no key opens them: each sealing makes another one of the
+    // same value.
+    let open = |var: &EnvVar| {
+        let value = keyring.open(&var.value).map_err(|_| var.value.clone());
+        (var.key.to_string(), (value, var.is_secret))
     };
-    let (old, new) = (open(old)?, open(new)?);
+    let opened = |vars: &[EnvVar]| vars.iter().map(open).collect::<BTreeMap<_, _>>();
+    let (old, new) = (opened(old), opened(new));
     let names = |these: &BTreeMap<String, _>, wanted: &dyn Fn(&String) -> bool| {
         these.keys().filter(|key| wanted(key)).cloned().collect()
     };
-    Ok(Keys {
+    Keys {
         added: names(&new, &|key| !old.contains_key(key)),
         removed: names(&old, &|key| !new.contains_key(key)),
         changed: names(&new, &|key| old.get(key).is_some_and(|value| *value != new[key])),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -171,7 +166,7 @@ mod tests {
             deployment("a\nB\nc\n", vec![var("SAME", "1"), var("V", "2"), var("NEW", "")]);
         after.function.memory_mb = 256;
         after.function.oci_runtime = Some("runsc".to_owned());
-        let difference = Difference::of(&after, Some(&before), &keyring).expect("opens");
+        let difference = Difference::of(&after, Some(&before), &keyring);
         assert_eq!(
             json!(difference),
             json!({
@@ -184,9 +179,9 @@ mod tests {
                 "env_vars": {"added": ["NEW"], "removed": ["OLD"], "changed": ["V"]},
             })
         );
-        let same = Difference::of(&before, Some(&before), &keyring).expect("opens");
+        let same = Difference::of(&before, Some(&before), &keyring);
         assert!(same.fields.is_empty() && same.function_code.is_none());
-        let first = Difference::of(&before, None, &keyring).expect("opens");
+        let first = Difference::of(&before, None, &keyring);
         assert_eq!(first.compared_to, None);
     }
 

@@ -83,7 +83,9 @@ pub(super) async fn create(
     let created = input.create(owner, caller.user.clone(), &api.keyring, Timestamp::now());
     let (mut service, mut first) = created.map_err(ApiError::Conflicts)?;
     let held = api.keyring.hold().await;
-    renew(&mut service, Some(&mut first), &api.keyring)?;
+    if !renew(&mut service, Some(&mut first), &api.keyring) {
+        return Err(ApiError::Unavailable); // the key that sealed it a moment ago is gone
+    }
     let creation = api.store.create_service(&service, &first, attempt.as_ref()).await?;
     drop(held);
     let (service, first) = match creation {
@@ -270,6 +272,7 @@ impl Api {
         headers: &HeaderMap,
         change: impl Fn(&Service) -> Result<Option<Update>, ApiError>,
     ) -> Result<(Service, Option<Deployment>), ApiError> {
+        let mut read_again = false;
         for _ in 0..ATTEMPTS {
             if_match(headers, &current)?;
             let Some(mut update) = change(&current)? else {
@@ -277,8 +280,15 @@ impl Api {
             };
             self.share_image(&current, &mut update).await?;
             let Update { service, deployment } = &mut update;
-            let _held = self.keyring.hold().await;
-            renew(service, deployment.as_mut(), &self.keyring)?;
+            let held = self.keyring.hold().await;
+            let opens = renew(service, deployment.as_mut(), &self.keyring);
+            // The keys may have been changed since it was read: what is stored opens then. What was lost
+            // before stays so, and is in the way of no other change.
+            if !opens && !std::mem::replace(&mut read_again, true) {
+                drop(held);
+                current = self.store.service(current.id).await?.ok_or(ApiError::NotFound)?;
+                continue;
+            }
             match self.store.update_service(&update.service, update.deployment.as_ref()).await {
                 Ok(stored) => {
                     if let Some(deployment) = &update.deployment {

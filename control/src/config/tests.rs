@@ -466,6 +466,25 @@ fn annotated_files_show_every_setting_with_its_default() {
 }
 
 #[test]
+fn keys_are_rotated_with_settings_before_and_behind() {
+    let dir = place(&[]);
+    let read = |line: &str| {
+        let args = line.split(' ').map(OsString::from);
+        parse(args, &BTreeMap::new(), dir.path())
+    };
+    for line in ["grid keys rotate --data-dir /d", "grid keys --data-dir /d rotate"] {
+        match read(line) {
+            Ok(Command::Keys(config, KeysCommand::Rotate)) => {
+                assert_eq!(config.data_dir, Path::new("/d"));
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+    let error = read("grid keys rot").expect_err("refused").to_string();
+    assert!(error.contains("rot"), "{error}");
+}
+
+#[test]
 fn the_verbs_of_tokens_take_settings_before_and_behind() {
     let dir = place(&[("config/grid.toml", "admin_addr = \"127.0.0.1:9\"\n"), ("other.toml", "")]);
     let read = |line: &str| {

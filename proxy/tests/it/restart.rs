@@ -99,7 +99,7 @@ fn a_replica_that_works_when_grid_is_killed_still_runs_one_request_at_a_time() {
 
 #[test]
 fn a_deployment_in_progress_is_finished_by_the_next_start() {
-    let mut grid = Grid::start();
+    let mut grid = Grid::with(&[("GRID_IMAGES_KEPT", "1")]);
     let service = grid.create("half", "node18", "exports.handler = () => 'v0'", json!({}));
     for version in 1..=4 {
         let code = format!("exports.handler = () => 'v{version}'");

@@ -1,5 +1,5 @@
 //! Links from an answer to the calls that take what is in it: from a new service to its record, its
-//! logs, its deployments.
+//! logs, its deployments, its variables.
 
 use utoipa::openapi::{RefOr, link::Link, path::Operation};
 
@@ -11,7 +11,9 @@ const SERVICE_OF_DEPLOYMENT: &[(&str, &str)] = &[("id", "$response.body#/service
 const DEPLOYMENT: &[(&str, &str)] =
     &[("id", "$response.body#/service"), ("deployment", "$response.body#/id")];
 
-const FROM_SERVICE: [Target; 8] = [
+const VARIABLE: &[(&str, &str)] = &[("id", "$request.path.id"), ("key", "$response.body#/key")];
+
+const FROM_SERVICE: [Target; 10] = [
     ("services_retrieve", ID),
     ("services_update", ID),
     ("services_partial_update", ID),
@@ -20,6 +22,14 @@ const FROM_SERVICE: [Target; 8] = [
     ("services_rollback", ID),
     ("deployments_list", ID),
     ("deployments_create", ID),
+    ("env_vars_list", ID),
+    ("env_vars_create", ID),
+];
+const FROM_VARIABLE: [Target; 4] = [
+    ("env_vars_retrieve", VARIABLE),
+    ("env_vars_update", VARIABLE),
+    ("env_vars_partial_update", VARIABLE),
+    ("env_vars_destroy", VARIABLE),
 ];
 const FROM_TOKEN: [Target; 2] = [("tokens_retrieve", ID), ("tokens_destroy", ID)];
 const FROM_DEPLOYMENT: [Target; 2] =
@@ -29,6 +39,7 @@ const FROM_DEPLOYMENT: [Target; 2] =
 pub(super) fn of(operation: &str) -> Option<(&'static str, &'static [Target])> {
     match operation {
         "services_create" => Some(("201", &FROM_SERVICE)),
+        "env_vars_create" => Some(("201", &FROM_VARIABLE)),
         "tokens_create" => Some(("201", &FROM_TOKEN)),
         "deployments_create" | "services_rollback" => Some(("201", &FROM_DEPLOYMENT)),
         _ => None,
