@@ -18,7 +18,7 @@ use super::{Api, auth::Caller, error::ApiError};
 use crate::{
     audit::AuditEntry,
     error::Error,
-    name::{ServiceId, UserName},
+    name::{EnvKey, ServiceId, UserName},
     service::{Deployment, Service},
 };
 
@@ -54,6 +54,11 @@ impl Notes {
     /// Which deployment it triggered.
     pub(super) fn deployment(&self, deployment: &Deployment) {
         self.add("deployment", deployment.id.to_string());
+    }
+
+    /// Which environment variable of the service it is about.
+    pub(super) fn variable(&self, key: &EnvKey) {
+        self.add("env_var", key.as_str());
     }
 
     /// Which fields the client sent; their values stay out of it.

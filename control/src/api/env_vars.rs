@@ -82,6 +82,7 @@ pub(super) async fn create(
     let current = api.service(&caller, id).await?;
     let input = VarInput::read(object, &["key", "value"], &READ_ONLY).map_err(ApiError::Fields)?;
     let Some(key) = &input.key else { return Err(ApiError::Internal) };
+    caller.notes.variable(key);
     let add = |service: &Service| {
         if find(&service.function.env_vars, key).is_some() {
             let message = "An environment variable with this key already exists.";
@@ -168,6 +169,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let current = api.service(&caller, id).await?;
+    caller.notes.variable(&key);
     let remove = |service: &Service| {
         find(&service.function.env_vars, &key).ok_or(ApiError::NotFound)?;
         api.with_var(service, &caller, &key, None)
@@ -188,6 +190,7 @@ impl Api {
         required: &[&str],
     ) -> Result<Response, ApiError> {
         let current = self.service(caller, id).await?;
+        caller.notes.variable(key);
         find(&current.function.env_vars, key).ok_or(ApiError::NotFound)?;
         let input = VarInput::read(object, required, &READ_ONLY).map_err(ApiError::Fields)?;
         if input.key.as_ref().is_some_and(|named| named != key) {

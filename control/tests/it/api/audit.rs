@@ -101,6 +101,43 @@ async fn calls_that_change_something_are_written_down() {
 }
 
 #[tokio::test]
+async fn a_variable_is_named_and_its_value_is_not() {
+    let grid = Grid::start().await;
+    let alice = grid.user("alice", &json!({})).await;
+    let path = alice.service("a", "a.example.com").await;
+    let vars = format!("{path}env_vars/");
+    let made = json!({"key": "PASSWORD", "value": "hunter2", "is_secret": true});
+    let deployment = alice.post(&vars, &made).await.json()["deployment"]["id"].clone();
+    alice.post(&vars, &made).await;
+    let var = format!("{vars}PASSWORD/");
+    alice.send("PATCH", &var, &json!({"is_secret": true})).await;
+    alice.send("DELETE", &format!("{vars}OTHER/"), &json!({})).await;
+    let page = alice.get(&format!("{LOG}?page_size=4")).await;
+    assert!(!page.text.contains("hunter2"), "{page:?}");
+    let fields = json!(["is_secret", "key", "value"]);
+    let expected = [
+        ("env_var.delete", 404, json!({"name": "a", "env_var": "OTHER"})),
+        (
+            "env_var.update",
+            200,
+            json!({
+                "name": "a", "env_var": "PASSWORD", "fields": ["is_secret"],
+            }),
+        ),
+        ("env_var.create", 409, json!({"name": "a", "env_var": "PASSWORD", "fields": fields})),
+        (
+            "env_var.create",
+            201,
+            json!({
+                "name": "a", "env_var": "PASSWORD", "fields": fields, "deployment": deployment,
+            }),
+        ),
+    ];
+    let expected = expected.map(|(action, status, detail)| (action.to_owned(), status, detail));
+    assert_eq!(told(&page), expected);
+}
+
+#[tokio::test]
 async fn what_was_refused_is_written_down_unless_nobody_knows_who_asked() {
     let grid = Grid::start().await;
     let (alice, bob) = (grid.user("alice", &json!({})).await, grid.user("bob", &json!({})).await);
