@@ -8,7 +8,8 @@ const { remember } = require('./secrets.cjs');
 // User code may replace what it finds in the global object.
 const { JSON: { parse }, process } = globalThis;
 
-const MAX_BYTES = 262144;
+/** Holds 64 KiB of which JSON writes each byte with six. */
+const MAX_BYTES = 524288;
 const NAME = /^[^=\0]+$/;
 
 function invalid(message) {

@@ -6,7 +6,8 @@ from json import loads
 from grid_failure import Failure, clean_text
 from grid_secrets import remember
 
-MAX_BYTES = 262144
+# Holds 64 KiB of which JSON writes each byte with six.
+MAX_BYTES = 524288
 
 
 def _invalid(message, status=400):
