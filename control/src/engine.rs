@@ -163,6 +163,19 @@ pub struct Exit {
     pub code: i64,
 }
 
+impl Exit {
+    /// What it means to the one who wrote the function.
+    pub fn meaning(self) -> String {
+        match self {
+            Self { out_of_memory: true, .. } => {
+                "it used more memory than the service's memory_mb allows".to_owned()
+            }
+            Self { code: 137, .. } => "it was killed (status 137)".to_owned(),
+            Self { code, .. } => format!("its process exited with status {code}"),
+        }
+    }
+}
+
 /// One line of a container's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputLine {

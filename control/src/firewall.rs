@@ -40,7 +40,7 @@ use crate::{
     health::Dependency,
     limits,
     resolver::{Refusal, Resolver},
-    scaler::sandbox,
+    sandbox,
     tool::explain,
 };
 
@@ -296,7 +296,11 @@ impl Keeper {
         let context = &self.context;
         let probe = Probe {
             instance: context.instance.clone(),
-            sandbox: sandbox(context, context.images.any_runner().await?, Some(attach(network))),
+            sandbox: sandbox::least(
+                context,
+                context.images.any_runner().await?,
+                Some(attach(network)),
+            ),
             command: Vec::new(),
             within: Duration::ZERO,
         };

@@ -27,6 +27,7 @@ pub mod resolver;
 pub mod rotation;
 pub mod run_dir;
 pub mod runtime;
+mod sandbox;
 pub mod scaler;
 pub mod seccomp;
 pub mod secret;

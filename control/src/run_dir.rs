@@ -4,11 +4,12 @@
 use std::{
     collections::HashSet,
     fs::Permissions,
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use tokio::fs;
+use tokio::{fs, net::UnixListener};
 
 use crate::{
     error::{Error, Result},
@@ -69,6 +70,21 @@ impl RunDir {
         }
         Ok(())
     }
+}
+
+/// Puts a replica's socket where its container expects it.
+///
+/// # Errors
+/// The system's.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // The function's user has to be able to dial; nobody else reaches the directory.
+    std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    Ok(listener)
 }
 
 async fn remove_tree(path: &Path) -> Result<()> {

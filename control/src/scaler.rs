@@ -23,7 +23,7 @@ use tokio::{
 
 use self::command::{Command, Progress};
 use self::plan::{Plan, Standing, plan};
-pub(crate) use self::work::{prune, sandbox};
+pub(crate) use self::work::prune;
 use crate::{
     context::Context,
     deploy,

@@ -12,7 +12,7 @@ use control::{
     error::Result,
     health::{Dependency, Health},
     name::{ReplicaId, ServiceId},
-    run_dir::RunDir,
+    run_dir::{self, RunDir},
     secret::Keyring,
     service::{GoneCause, Replica, Seen, ServiceView, Wish},
     store::Store,
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    home::{self, Home},
+    home::Home,
     metrics::Metrics,
     pool::{Note, Pool},
     route::Routes,
@@ -191,7 +191,7 @@ impl Picture {
             return pool.report(&replica.id, Seen::Gone { cause: GoneCause::Drained });
         }
         let path = self.edge.run_dir.socket(&replica.id);
-        let listener = match home::listen(&path) {
+        let listener = match run_dir::listen(&path) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "the call-home socket cannot be opened");

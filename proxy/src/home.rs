@@ -2,13 +2,8 @@
 //! notices its end, and asks for its health while it rests.
 
 use std::{
-    fs::Permissions,
     io,
-    os::{
-        fd::AsFd,
-        unix::{fs::PermissionsExt, net},
-    },
-    path::Path,
+    os::{fd::AsFd, unix::net},
     sync::Arc,
     time::Duration,
 };
@@ -156,18 +151,6 @@ impl Home {
             }
         }
     }
-}
-
-/// Puts a replica's socket where its container expects it.
-pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    // The function's user has to be able to dial; nobody else reaches the directory.
-    std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
-    Ok(listener)
 }
 
 /// What the answer to `/ready` says: the connection of a replica that can serve, or why it never

@@ -4,12 +4,13 @@ use std::{collections::HashSet, time::Duration};
 
 use crate::{
     context::Context,
-    engine::{Attachment, ContainerSpec, Exit, Image, Sandbox},
+    engine::{Attachment, ContainerSpec, Image},
     error::{Error, Result},
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
     replica::Removal,
-    service::{Deployment, Egress, Phase, Replica},
+    sandbox,
+    service::{Deployment, Phase, Replica},
 };
 
 /// How long the end of a process that has hung up is waited for: how it ended is worth that.
@@ -21,11 +22,7 @@ pub(super) async fn launch(
     replica: &ReplicaId,
     deployment: &Deployment,
 ) -> Result<()> {
-    // What has no network needs no firewall.
-    let network = match deployment.function.egress {
-        Egress::Public => Some(context.gate.pass().await?),
-        Egress::None => None,
-    };
+    let network = sandbox::network(context, deployment.function.egress).await?;
     let _turn = context.starts.acquire().await;
     context.run_dir.create(replica).await?;
     let known = Replica::new(replica.clone(), deployment.service, deployment.id);
@@ -53,21 +50,9 @@ fn container_spec(
     deployment: &Deployment,
     network: Option<Attachment>,
 ) -> ContainerSpec {
-    let function = &deployment.function;
-    let sandbox = Sandbox {
-        env: vec![
-            format!("GRID_HANDLER={}", function.handler),
-            format!("GRID_EVENT_FORMAT={}", function.event_format.as_str()),
-            format!("GRID_DEPLOYMENT={}", deployment.id),
-            format!("GRID_MEMORY_MB={}", function.memory_mb),
-            format!("GRID_TIMEOUT_SECONDS={}", context.settings.function_timeout.as_secs()),
-            format!("GRID_MAX_RESPONSE_BYTES={}", context.settings.response_bytes),
-        ],
-        oci_runtime: function.oci_runtime.clone().or_else(|| default_oci_runtime(context)),
-        memory_mb: function.memory_mb,
-        cpu_shares: function.cpu_shares,
-        ..sandbox(context, context.images.tag(deployment), network)
-    };
+    let image = context.images.tag(deployment);
+    let mut sandbox = sandbox::of_function(context, &deployment.function, image, network);
+    sandbox.env.push(format!("GRID_DEPLOYMENT={}", deployment.id));
     ContainerSpec {
         instance: context.instance.clone(),
         service: deployment.service,
@@ -76,23 +61,6 @@ fn container_spec(
         run_dir: context.run_dir.replica(replica),
         sandbox,
     }
-}
-
-/// A container of the least size.
-pub(crate) fn sandbox(context: &Context, image: String, network: Option<Attachment>) -> Sandbox {
-    Sandbox {
-        image,
-        env: Vec::new(),
-        network,
-        oci_runtime: default_oci_runtime(context),
-        seccomp: context.settings.seccomp.clone(),
-        memory_mb: *limits::MEMORY_MB.start(),
-        cpu_shares: 1024,
-    }
-}
-
-fn default_oci_runtime(context: &Context) -> Option<String> {
-    context.settings.oci_runtimes.first().cloned()
 }
 
 /// Ends a container and keeps what it wrote.
@@ -108,7 +76,7 @@ pub(super) async fn remove(
         Removal::Killed(why) => Some(format!("replica {replica} was killed: {why}")),
         Removal::Ended(why) => {
             let exit = engine.exit(instance, replica, EXIT_GRACE).await?;
-            Some(format!("replica {replica} ended: {}", exit.map_or(why, ending)))
+            Some(format!("replica {replica} ended: {}", exit.map_or(why, |exit| exit.meaning())))
         }
     };
     engine.kill(instance, replica).await?;
@@ -118,17 +86,6 @@ pub(super) async fn remove(
     engine.remove(instance, replica).await?;
     context.store.remove_replica(service, replica).await?;
     context.run_dir.remove(replica).await
-}
-
-/// What the end of a process means to the one who wrote the function.
-fn ending(exit: Exit) -> String {
-    match exit {
-        Exit { out_of_memory: true, .. } => {
-            "it used more memory than the service's memory_mb allows".to_owned()
-        }
-        Exit { code: 137, .. } => "it was killed (status 137)".to_owned(),
-        Exit { code, .. } => format!("its process exited with status {code}"),
-    }
 }
 
 /// Removes the images that no deployment needs, see [`needed_images`].
@@ -187,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         name::HandlerName,
-        service::{EventFormat, FunctionSpec, Origin, PhaseEntry},
+        service::{Egress, EventFormat, FunctionSpec, Origin, PhaseEntry},
     };
 
     /// A deployment that went through these phases.
