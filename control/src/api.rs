@@ -3,7 +3,8 @@
 //!
 //! A request passes, in this order: who calls ([`auth`]), the audit log, a bound of time, on whose
 //! things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
-//! change makes the scaler act through the store's hints; nothing here builds or starts anything.
+//! change makes the scaler act through the store's hints; nothing here builds or starts anything but
+//! the [`Invoker`], whose containers are nobody's replicas.
 
 mod audit;
 mod audit_log;
@@ -19,6 +20,7 @@ mod error;
 mod fields;
 mod filter;
 mod input;
+mod invoke;
 mod keys;
 mod logs;
 mod openapi;
@@ -51,7 +53,7 @@ use crate::{
 };
 
 pub(crate) use self::input::DEFAULT_OCI_RUNTIME;
-pub use self::{calls::Calls, input::Rules, url::PublicUrl};
+pub use self::{calls::Calls, input::Rules, invoke::Invoker, url::PublicUrl};
 
 /// The work of one request of the admin API.
 const WORK: Duration = Duration::from_secs(30);
@@ -76,6 +78,8 @@ pub struct Api {
     pub keyring: Keyring,
     /// Changes of its keys.
     pub rotations: Rotations,
+    /// Runs functions that are only tried.
+    pub invoker: Invoker,
     /// Who may call.
     pub auth: Authenticator,
     /// Calls that run to their end also when their clients do not wait for it.
@@ -108,6 +112,21 @@ impl ApiLimits {
     }
 }
 
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+struct Within {
+    usual: Duration,
+    /// What a function may take that it runs.
+    running: Duration,
+}
+
+impl Within {
+    fn of(self, request: &Request) -> Duration {
+        let runs = request.uri().path().ends_with("/invoke/");
+        if runs { self.usual + self.running } else { self.usual }
+    }
+}
+
 /// State of every handler.
 type Shared = axum::extract::State<Arc<Api>>;
 
@@ -122,6 +141,7 @@ type Shared = axum::extract::State<Arc<Api>>;
 /// ```
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
+    let running = api.invoker.longest();
     let (guarded, contract) = documented().split_for_parts();
     let mut open = Router::new();
     for path in contract.paths.paths.keys() {
@@ -133,7 +153,7 @@ pub fn router(api: Api) -> Router {
     // and is nothing that the audit log has to have.
     let guarded = guarded
         .route_layer(middleware::from_fn(auth::for_owner))
-        .route_layer(middleware::from_fn_with_state(WORK, bounded))
+        .route_layer(middleware::from_fn_with_state(Within { usual: WORK, running }, bounded))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), audit::keep))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
@@ -145,7 +165,7 @@ pub fn router(api: Api) -> Router {
         .merge(open.method_not_allowed_fallback(method_not_allowed))
         .merge(openapi::page())
         .fallback(|| async { ApiError::NotFound })
-        .layer(middleware::from_fn_with_state(REQUEST, bounded))
+        .layer(middleware::from_fn_with_state(Within { usual: REQUEST, running }, bounded))
         .with_state(api)
 }
 
@@ -168,6 +188,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(env_vars::list, env_vars::create))
         .routes(routes!(env_vars::retrieve, env_vars::replace, env_vars::patch, env_vars::delete))
         .routes(routes!(keys::rotate, keys::retrieve))
+        .routes(routes!(invoke::invoke))
         .routes(routes!(logs::read))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::retrieve, tokens::revoke))
@@ -181,7 +202,8 @@ fn probes() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// Ends every request in time, and keeps one that panics from taking its connection with it.
-async fn bounded(State(bound): State<Duration>, request: Request, next: Next) -> Response {
+async fn bounded(State(within): State<Within>, request: Request, next: Next) -> Response {
+    let bound = within.of(&request);
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(bound, answer).await {
         Ok(Ok(response)) => response,

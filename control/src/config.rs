@@ -5,6 +5,7 @@
 //! Everything is checked here, before anything is opened or bound.
 
 mod https;
+mod invoke;
 mod keys;
 mod layers;
 mod observe;
@@ -23,6 +24,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipnet::IpNet;
 
 pub use self::https::{Agreed, Https, HttpsAddr};
+pub use self::invoke::Invoke;
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
 pub use self::{
@@ -272,6 +274,10 @@ pub struct Config {
     #[arg(id = "GRID_IMAGES_KEPT", long = "images-kept", value_name = "IMAGES")]
     #[arg(default_value = "5", value_parser = rules::count(0..=100))]
     pub images_kept: usize,
+
+    /// Invocations through the admin API.
+    #[command(flatten)]
+    pub invoke: Invoke,
 
     /// How functions are kept from addresses that are not public: firewall, or guard-only, which
     /// hostile code gets round.

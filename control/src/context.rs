@@ -11,6 +11,7 @@ use crate::{
     firewall::{Enforcement, Gate},
     health::Health,
     image::Images,
+    invoke::Invocations,
     logs::Logs,
     name::InstanceId,
     resolver,
@@ -76,4 +77,6 @@ pub struct Context {
     pub replicas: Arc<Semaphore>,
     /// One permit per image that is being built.
     pub builds: Semaphore,
+    /// Single invocations that run.
+    pub invocations: Invocations,
 }

@@ -34,9 +34,11 @@ pub mod label {
     pub const REPLICA: &str = "grid.replica";
     /// The runner layer that a function's image is made on; images only.
     pub const RUNNER: &str = "grid.runner";
+    /// `true` on containers of single invocations, which are nobody's replicas.
+    pub const INVOCATION: &str = "grid.invocation";
 }
 
-/// Everything that is needed to make a replica's container.
+/// Everything that is needed to make the container of a replica, or of a single invocation.
 #[derive(Debug, Clone)]
 pub struct ContainerSpec {
     /// Whose data directory.
@@ -47,6 +49,8 @@ pub struct ContainerSpec {
     pub deployment: DeploymentId,
     /// The container's name follows from it.
     pub replica: ReplicaId,
+    /// Whether it is a single invocation's: then it is not among the [`Engine::containers`].
+    pub invocation: bool,
     /// Directory on the host that appears read-only at `/run/grid`.
     pub run_dir: std::path::PathBuf,
     /// What runs, and how it is shut in.
@@ -277,14 +281,17 @@ pub trait Engine: Send + Sync + 'static {
         tail: usize,
     ) -> Result<Vec<OutputLine>>;
 
-    /// The containers that carry this instance's labels, of one service or of all.
+    /// The replicas' containers that carry this instance's labels, of one service or of all.
     async fn containers(
         &self,
         instance: &InstanceId,
         service: Option<ServiceId>,
     ) -> Result<Vec<Container>>;
 
-    /// What happens to this instance's containers from now on. Ends when the engine goes away.
+    /// The containers of single invocations that carry this instance's labels.
+    async fn invocations(&self, instance: &InstanceId) -> Result<Vec<ReplicaId>>;
+
+    /// What happens to the replicas' containers of this instance from now on. Ends when the engine goes away.
     async fn events(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>>;
 }
 

@@ -70,6 +70,9 @@ pub enum Error {
     /// The deployed code or its settings are at fault; the text is for the person who wrote it.
     #[error("{0}")]
     Deployment(String),
+    /// Not now; the text is for the person who asked.
+    #[error("{0}")]
+    Busy(String),
     /// A file or directory of Grid's own.
     #[error("{operation} {path}: {source}")]
     File {
@@ -104,7 +107,7 @@ impl Error {
         match self {
             Error::NotFound { .. } => Kind::NotFound,
             Error::Conflict { .. } => Kind::Conflict,
-            Error::Store { .. } | Error::EngineAway { .. } => Kind::Unavailable,
+            Error::Store { .. } | Error::EngineAway { .. } | Error::Busy(_) => Kind::Unavailable,
             Error::Engine { .. }
             | Error::Firewall(_)
             | Error::Resolver { .. }

@@ -18,7 +18,7 @@ use crate::{
     health::{Dependency, Health},
     name::InstanceId,
     runtime::{Runtime, Runtimes},
-    service::Deployment,
+    service::{Deployment, FunctionSpec},
 };
 
 /// Builds and names images.
@@ -63,7 +63,7 @@ impl Images {
             return Ok(Found::Nothing);
         };
         // A runtime that is not configured any more has none that would be taken.
-        let Ok(runtime) = self.runtime(deployment) else { return Ok(Found::Outdated) };
+        let Ok(runtime) = self.runtime(&deployment.function) else { return Ok(Found::Outdated) };
         let runner = self.runner(runtime).await?;
         let current = labels.get(label::RUNNER) == Some(&runner);
         Ok(if current { Found::Current } else { Found::Outdated })
@@ -99,6 +99,15 @@ impl Images {
         Err(failure)
     }
 
+    /// The runner layer for a function, and the names under which its code belongs into it.
+    ///
+    /// # Errors
+    /// `Deployment` for an unknown runtime, else the engine's.
+    pub async fn runner_of(&self, function: &FunctionSpec) -> Result<(String, &[String])> {
+        let runtime = self.runtime(function)?;
+        Ok((self.runner(runtime).await?, &runtime.code_files))
+    }
+
     /// Builds the image that a deployment runs in; `line` is given the build's output.
     ///
     /// # Errors
@@ -108,7 +117,7 @@ impl Images {
         deployment: &Deployment,
         line: &mut (dyn FnMut(String) + Send),
     ) -> Result<()> {
-        let runtime = self.runtime(deployment)?;
+        let runtime = self.runtime(&deployment.function)?;
         let runner = self.runner(runtime).await?;
         let mut context = Context::default();
         let mut labels = labels(&self.instance, deployment.service, deployment.image(), None);
@@ -122,8 +131,8 @@ impl Images {
         self.engine.build(&self.tag(deployment), context.finish()?, args, false, line).await
     }
 
-    fn runtime(&self, deployment: &Deployment) -> Result<&Runtime> {
-        let name = &deployment.function.runtime;
+    fn runtime(&self, function: &FunctionSpec) -> Result<&Runtime> {
+        let name = &function.runtime;
         self.runtimes.get(name).ok_or_else(|| {
             Error::Deployment(format!("The runtime {name} is not configured on this platform."))
         })

@@ -17,6 +17,7 @@ pub mod error;
 pub mod firewall;
 pub mod health;
 pub mod image;
+pub mod invoke;
 pub mod limits;
 pub mod logs;
 pub mod mask;

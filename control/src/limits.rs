@@ -114,6 +114,14 @@ pub const START: Duration = Duration::from_secs(30);
 pub const LOAD: Duration = Duration::from_secs(20);
 /// How often the runner of an idle replica is asked for its health.
 pub const HEALTH_EVERY: Duration = Duration::from_secs(30);
+/// How long an invocation waits for its turn.
+pub const INVOKE_TURN: Duration = Duration::from_secs(5);
+/// How long a control plane that ends leaves to the invocations that run.
+pub const INVOKE_END: Duration = Duration::from_secs(3);
+/// Bytes of its output that an invocation's report has: the last ones.
+pub const INVOKE_LOG_BYTES: usize = 256 * 1024;
+/// Lines of its output that are looked at for that. The engine keeps no more of a container's output.
+pub const INVOKE_LOG_LINES: usize = 100_000;
 /// How long a control plane that ends waits for the containers that it is just starting or removing.
 pub const CONTROL_END: Duration = Duration::from_secs(10);
 /// How long an admin API that ends waits for the requests that it is just answering.

@@ -218,6 +218,11 @@ fn attribute(replica: &ReplicaId, output: Vec<OutputLine>) -> Vec<LogEntry> {
     entries
 }
 
+/// Whether a line is one of the runner's marks, and not a function's output.
+pub(crate) fn is_mark(line: &str) -> bool {
+    line.starts_with(START_MARK) || line.starts_with(END_MARK)
+}
+
 fn platform_line(replica: &ReplicaId, line: String) -> LogEntry {
     LogEntry {
         at: Timestamp::now(),

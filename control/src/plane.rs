@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Kind, Result},
     firewall::State,
     health::Dependency,
-    limits,
+    invoke, limits,
     name::ServiceId,
     scaler::{self, command::Command},
 };
@@ -33,6 +33,7 @@ const INBOX: usize = 64;
 /// Runs the control plane until `stop` turns true, and what it has begun for a bounded time longer.
 /// Containers keep running then: the next process adopts them.
 pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
+    let invocations = context.invocations.clone();
     let mut plane = Plane {
         context,
         drivers: HashMap::new(),
@@ -44,7 +45,8 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         () = plane.follow() => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
-    if tokio::time::timeout(limits::CONTROL_END, plane.end()).await.is_err() {
+    let end = async { tokio::join!(plane.end(), invocations.end()) };
+    if tokio::time::timeout(limits::CONTROL_END, end).await.is_err() {
         tracing::warn!("containers that are being started or removed are left to the next start");
     }
 }
@@ -115,8 +117,10 @@ impl Plane {
     /// Gives each service the containers that exist of it, also the services that are gone.
     async fn settle(&mut self, containers: Vec<Container>, listed_at: Instant) {
         if !std::mem::replace(&mut self.swept, true) {
-            let known = containers.iter().map(|c| c.replica.clone()).collect();
-            if let Err(error) = self.context.run_dir.sweep(&known).await {
+            let found: HashSet<_> = containers.iter().map(|c| &c.replica).collect();
+            let invocations = &self.context.invocations;
+            let known = |id: &_| found.contains(id) || invocations.is_active(id);
+            if let Err(error) = self.context.run_dir.sweep(known).await {
                 tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
             }
         }
@@ -231,9 +235,10 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
     }
 }
 
-/// What is done beside the daily work when the engine answers: the runner layers are made, and the
-/// images that a crash or an outage kept from being removed are.
+/// What is done beside the daily work when the engine answers: the runner layers are made, and what a
+/// crash or an outage kept from being removed is, of invocations and of images.
 async fn chores(context: &Context) {
+    invoke::sweep(context).await;
     context.images.prepare(&context.health).await;
     let outcome = async {
         let images = context.engine.images(&context.instance, None).await?;

@@ -2,7 +2,6 @@
 //! home. Control makes and removes the directory, the edge puts the socket into it.
 
 use std::{
-    collections::HashSet,
     fs::Permissions,
     io,
     os::unix::fs::PermissionsExt,
@@ -55,16 +54,16 @@ impl RunDir {
         remove_tree(&self.replica(replica)).await
     }
 
-    /// Removes what is left of replicas that are not among `known`.
+    /// Removes what is left of replicas that are not `known`.
     ///
     /// # Errors
     /// `File`.
-    pub async fn sweep(&self, known: &HashSet<ReplicaId>) -> Result<()> {
+    pub async fn sweep(&self, known: impl Fn(&ReplicaId) -> bool) -> Result<()> {
         fs::create_dir_all(&self.0).await.map_err(Error::file("create", &self.0))?;
         let mut entries = fs::read_dir(&self.0).await.map_err(Error::file("list", &self.0))?;
         while let Some(entry) = entries.next_entry().await.map_err(Error::file("list", &self.0))? {
             let replica = entry.file_name().to_str().and_then(|name| ReplicaId::parse(name).ok());
-            if replica.is_none_or(|replica| !known.contains(&replica)) {
+            if replica.is_none_or(|replica| !known(&replica)) {
                 remove_tree(&entry.path()).await?;
             }
         }

@@ -13,7 +13,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use control::{
-    api::{self, Api, ApiLimits, Calls, PublicUrl, auth::Authenticator},
+    api::{self, Api, ApiLimits, Calls, Invoker, PublicUrl, auth::Authenticator},
     config::{Config, ConfigError},
     engine::docker::Docker,
     error::Error,
@@ -210,6 +210,7 @@ fn own(config: &Config, address: SocketAddr) -> Result<(Way, TokenText)> {
         denied: Arc::default(),
         keyring,
         rotations: Rotations::default(),
+        invoker: Invoker::new(None, 0),
         auth: Authenticator::new(token.token()),
         calls: Calls::default(),
         limits: ApiLimits { code_bytes: config.code_bytes },

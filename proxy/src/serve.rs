@@ -11,7 +11,7 @@ use std::{
 };
 
 use control::{
-    api::{self, Api, ApiLimits, Calls, PublicUrl, auth::Authenticator},
+    api::{self, Api, ApiLimits, Calls, Invoker, PublicUrl, auth::Authenticator},
     config::{Config, LogFormat, Role},
     context::{Context, Settings},
     egress::EgressPolicy,
@@ -19,6 +19,7 @@ use control::{
     firewall::Gate,
     health::Health,
     image::Images,
+    invoke::Invocations,
     logs::Logs,
     resolver,
     rotation::Rotations,
@@ -121,6 +122,7 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
         denied: parts.context.denied.clone(),
         keyring: parts.context.keyring.clone(),
         rotations: Rotations::default(),
+        invoker: Invoker::new(Some(parts.context.clone()), config.invoke.invoke_rate),
         auth: Authenticator::new(token.token()),
         calls: calls.clone(),
         limits: ApiLimits { code_bytes: config.code_bytes },
@@ -234,6 +236,7 @@ impl Parts {
             starts: Semaphore::new(config.starts),
             replicas: Arc::new(Semaphore::new(config.max_replicas)),
             builds: Semaphore::new(config.starts),
+            invocations: Invocations::new(config.invoke.invoke_concurrency),
         };
         Self { context: Arc::new(context), runtimes: names }
     }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::{Api, auth::Caller, error::ApiError};
+use super::{Api, auth::Caller, calls::Client, error::ApiError};
 use crate::{
     audit::AuditEntry,
     error::Error,
@@ -80,7 +80,11 @@ impl Notes {
 }
 
 /// Lets a call through to its handler, and has its entry written before it is answered.
-pub(super) async fn keep(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(super) async fn keep(
+    State(api): State<Arc<Api>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -91,6 +95,8 @@ pub(super) async fn keep(State(api): State<Arc<Api>>, request: Request, next: Ne
     let action = action(request.method(), path);
     let service = service_in(request.uri().path());
     let calls = api.calls.clone();
+    let (_presence, client) = Client::present();
+    request.extensions_mut().insert(client);
     let call = async move {
         let response = next.run(request).await;
         let noted = caller.notes.take();

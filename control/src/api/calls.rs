@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use tokio::sync::{Semaphore, watch};
+
+use super::error::ApiError;
 
 /// How many run at one time; more wait.
 const MOST: u32 = 1024;
@@ -11,6 +15,36 @@ const MOST: u32 = 1024;
 /// The calls that run. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Calls(Arc<Semaphore>);
+
+/// Whether a call's client still waits for its answer, for calls that do nothing for anybody else.
+#[derive(Debug, Clone)]
+pub(super) struct Client(watch::Receiver<()>);
+
+/// The other end of a [`Client`], which ends with the answer or with its connection.
+#[derive(Debug)]
+pub(super) struct Presence(#[allow(dead_code)] watch::Sender<()>);
+
+impl Client {
+    /// One that waits, as long as there is its presence.
+    pub(super) fn present() -> (Presence, Self) {
+        let (sender, receiver) = watch::channel(());
+        (Presence(sender), Self(receiver))
+    }
+
+    /// Waits until it does not wait any more.
+    pub(super) async fn left(&mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Every call that may run on is given one by the audit log.
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Internal)
+    }
+}
 
 impl Default for Calls {
     fn default() -> Self {

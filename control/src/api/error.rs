@@ -63,6 +63,8 @@ pub(super) enum ApiError {
     Throttled(u64),
     /// 500.
     Internal,
+    /// 503: not now, for this reason.
+    Busy(String),
     /// 503: something that Grid needs is away.
     Unavailable,
     /// 503: no answer in time.
@@ -100,7 +102,7 @@ impl ApiError {
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Unavailable | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -129,6 +131,7 @@ impl ApiError {
             Self::Throttled(seconds) => {
                 format!("Request was throttled. Expected available in {seconds} seconds.")
             }
+            Self::Busy(message) => message.clone(),
             Self::BodyTooLarge(limit) => {
                 format!("The request's body is larger than {limit} bytes.")
             }
@@ -154,6 +157,9 @@ impl From<Error> for ApiError {
                 other => Self::Conflict(other.to_string()),
             },
             Kind::Unavailable => {
+                if let Error::Busy(message) = error {
+                    return Self::Busy(message);
+                }
                 tracing::warn!(%error, "admin API: unavailable");
                 Self::Unavailable
             }
@@ -176,7 +182,7 @@ impl IntoResponse for ApiError {
             Self::Throttled(seconds) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
-            Self::Unavailable | Self::TimedOut => {
+            Self::Busy(_) | Self::Unavailable | Self::TimedOut => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
             }
             Self::Moved(target) => {

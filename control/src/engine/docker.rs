@@ -135,6 +135,9 @@ fn follow(client: Client, options: EventsOptions) -> BoxStream<'static, EngineEv
 
 fn died(message: &EventMessage) -> Option<EngineEvent> {
     let attributes = message.actor.as_ref()?.attributes.as_ref()?;
+    if attributes.contains_key(label::INVOCATION) {
+        return None;
+    }
     Some(EngineEvent::Died {
         service: attributes.get(label::SERVICE)?.parse().ok()?,
         replica: attributes.get(label::REPLICA)?.parse().ok()?,
@@ -238,6 +241,10 @@ impl Engine for Docker {
         service: Option<ServiceId>,
     ) -> Result<Vec<Container>> {
         self.list_containers(instance, service).await
+    }
+
+    async fn invocations(&self, instance: &InstanceId) -> Result<Vec<ReplicaId>> {
+        self.list_invocations(instance).await
     }
 
     async fn events(&self, instance: &InstanceId) -> Result<BoxStream<'static, EngineEvent>> {

@@ -58,6 +58,7 @@ fn container_spec(
         service: deployment.service,
         deployment: deployment.id,
         replica: replica.clone(),
+        invocation: false,
         run_dir: context.run_dir.replica(replica),
         sandbox,
     }

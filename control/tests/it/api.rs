@@ -8,6 +8,7 @@ mod conditions;
 mod creation;
 mod env_vars;
 mod history;
+mod invoke;
 mod keys;
 mod lists;
 mod protocol;

@@ -24,6 +24,7 @@ mod https;
 mod idle;
 mod input;
 mod internet;
+mod invoke;
 mod lab;
 mod limits;
 mod load;

@@ -46,12 +46,13 @@ pub(super) fn of(operation: &str) -> Option<(&'static str, bool)> {
         "deployments_create" => Some(("Nothing", false)),
         "services_rollback" => Some(("Rollback", false)),
         "tokens_create" => Some(("TokenInput", true)),
+        "services_invoke" => Some(("Invocation", false)),
         _ => None,
     }
 }
 
 /// All of them, by name.
-pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 8] {
+pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 9] {
     let whole = Input::REQUIRED.iter().fold(service(rules), |body, name| body.required(*name));
     let rollback = closed().property(
         "deployment",
@@ -67,6 +68,7 @@ pub(super) fn schemas(rules: &Rules<'_>) -> [(&'static str, Object); 8] {
         ("Nothing", closed().build()),
         ("Rollback", rollback.build()),
         ("TokenInput", token().build()),
+        ("Invocation", invocation(rules)),
     ]
 }
 
@@ -91,20 +93,45 @@ fn token() -> ObjectBuilder {
     read_only(body, &TOKEN_READ_ONLY)
 }
 
+fn invocation(rules: &Rules<'_>) -> Object {
+    let event = ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(
+        "What the handler is called with: any value. What an object lacks of the top level of every \
+         event is that of an empty GET request.",
+    ));
+    closed()
+        .property("event", event)
+        .property("function_runtime", runtime(rules))
+        .property("function_handler", handler())
+        .property("function_code", code(rules))
+        .build()
+}
+
+fn runtime(rules: &Rules<'_>) -> ObjectBuilder {
+    choice("What the code is written for.", rules.runtimes.to_vec())
+}
+
+fn handler() -> ObjectBuilder {
+    text("What is called: `handler`, `module.handler`.", HANDLER, 128)
+}
+
+fn code(rules: &Rules<'_>) -> ObjectBuilder {
+    let code = format!("The source text, {} bytes of UTF-8 at most.", rules.limits.code_bytes);
+    string(&code).pattern(Some(format!(r"^[^\x00]*{VISIBLE}[^\x00]*$")))
+}
+
 fn service(rules: &Rules<'_>) -> ObjectBuilder {
     let formats = [EventFormat::Grid, EventFormat::LambdaV2].map(EventFormat::as_str);
     let egresses = [Egress::Public, Egress::None].map(Egress::as_str);
     let default = [DEFAULT_OCI_RUNTIME.to_owned()];
     let oci_runtimes = default.into_iter().chain(rules.oci_runtimes.to_vec());
-    let code = format!("The source text, {} bytes of UTF-8 at most.", rules.limits.code_bytes);
     let fields = [
         ("name", text("For people; unique among its owner's.", LABEL, 63)),
         ("deploy_type", choice("There is no other.", ["FUNCTION"])),
         ("function_name", text("The end of the address; else the name.", FUNCTION_NAME, 63)),
         ("public_domain", text("The host of the address; else `<name>.localhost`.", HOST, 253)),
-        ("function_runtime", choice("What the code is written for.", rules.runtimes.to_vec())),
-        ("function_handler", text("What is called: `handler`, `module.handler`.", HANDLER, 128)),
-        ("function_code", string(&code).pattern(Some(format!(r"^[^\x00]*{VISIBLE}[^\x00]*$")))),
+        ("function_runtime", runtime(rules)),
+        ("function_handler", handler()),
+        ("function_code", code(rules)),
         ("event_format", choice("The shape of event and result.", formats)),
         ("memory_mb", integer("Memory, MiB.", limits::MEMORY_MB)),
         ("cpu_shares", integer("Relative weight; 1024 is one core's.", limits::CPU_SHARES)),

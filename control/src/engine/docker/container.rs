@@ -132,13 +132,27 @@ impl Docker {
         instance: &InstanceId,
         service: Option<ServiceId>,
     ) -> Result<Vec<Container>> {
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&of_instance(instance, service))
-            .build();
+        let found = self.list_by_labels(of_instance(instance, service)).await?;
+        Ok(found.iter().filter_map(replica).collect())
+    }
+
+    pub(super) async fn list_invocations(&self, instance: &InstanceId) -> Result<Vec<ReplicaId>> {
+        let mut filters = of_instance(instance, None);
+        filters.entry("label".to_owned()).or_default().push(label::INVOCATION.to_owned());
+        let found = self.list_by_labels(filters).await?;
+        let id = |found: &ContainerSummary| {
+            found.labels.as_ref()?.get(label::REPLICA)?.parse::<ReplicaId>().ok()
+        };
+        Ok(found.iter().filter_map(id).collect())
+    }
+
+    async fn list_by_labels(
+        &self,
+        filters: HashMap<String, Vec<String>>,
+    ) -> Result<Vec<ContainerSummary>> {
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let list = self.client()?.list_containers(Some(options));
-        let found = call("list containers", "of this Grid", limits::ENGINE_CALL, list).await?;
-        Ok(found.iter().filter_map(ours).collect())
+        call("list containers", "of this Grid", limits::ENGINE_CALL, list).await
     }
 }
 
@@ -148,7 +162,10 @@ fn container_name(instance: &InstanceId, replica: &ReplicaId) -> String {
 
 fn create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let mut body = shut_in(&spec.sandbox);
-    let labels = labels(&spec.instance, spec.service, spec.deployment, Some(&spec.replica));
+    let mut labels = labels(&spec.instance, spec.service, spec.deployment, Some(&spec.replica));
+    if spec.invocation {
+        labels.insert(label::INVOCATION.to_owned(), "true".to_owned());
+    }
     body.labels = Some(labels.into_iter().collect());
     if let Some(host) = &mut body.host_config {
         host.binds = Some(vec![format!("{}:/run/grid:ro", spec.run_dir.display())]);
@@ -224,8 +241,12 @@ fn cpu_ceiling(cpu_shares: u32) -> i64 {
     (i64::from(cpu_shares) * CORE / 1024).clamp(CORE, cores * CORE)
 }
 
-fn ours(container: &ContainerSummary) -> Option<Container> {
+/// None for one that is no replica's.
+fn replica(container: &ContainerSummary) -> Option<Container> {
     let labels = container.labels.as_ref()?;
+    if labels.contains_key(label::INVOCATION) {
+        return None;
+    }
     Some(Container {
         service: labels.get(label::SERVICE)?.parse().ok()?,
         deployment: labels.get(label::DEPLOYMENT)?.parse().ok()?,

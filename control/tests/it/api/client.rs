@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use control::{
-    api::{Api, ApiLimits, Calls, PublicUrl, auth::Authenticator, router},
+    api::{Api, ApiLimits, Calls, Invoker, PublicUrl, auth::Authenticator, router},
     engine::{Engine, docker::Docker},
     health::Health,
     logs::Logs,
@@ -20,6 +20,9 @@ use tokio::{
 };
 
 pub(crate) const TOKEN: &str = "test-token-0123456789";
+
+/// Invocations per minute and user.
+pub(crate) const INVOKE_RATE: u32 = 3;
 
 /// A running admin API on an empty store.
 pub(crate) struct Grid {
@@ -62,6 +65,7 @@ impl Grid {
             denied: Arc::default(),
             keyring: Keyring::load_or_create(dir.path(), None).expect("keys"),
             rotations: Rotations::default(),
+            invoker: Invoker::new(None, INVOKE_RATE),
             auth: Authenticator::new(Token::presented(TOKEN)),
             calls: Calls::default(),
             limits: ApiLimits::default(),
