@@ -279,6 +279,13 @@ pub struct Config {
     #[command(flatten)]
     pub invoke: Invoke,
 
+    /// Bytes of output that are kept of one service (262144 to 67108864), on the disk; the engine keeps
+    /// that of running containers besides.
+    #[arg(id = "GRID_LOG_BYTES_PER_SERVICE", long = "log-bytes-per-service", value_name = "BYTES")]
+    #[arg(default_value_t = limits::KEPT_LOG_BYTES)]
+    #[arg(value_parser = rules::count(limits::KEPT_LOG_BYTES_RANGE))]
+    pub log_bytes: usize,
+
     /// How functions are kept from addresses that are not public: firewall, or guard-only, which
     /// hostile code gets round.
     #[arg(id = "GRID_EGRESS_ENFORCEMENT", long = "egress-enforcement", value_name = "HOW")]

@@ -180,15 +180,50 @@ impl Exit {
     }
 }
 
-/// One line of a container's output.
+/// One line of a container's output, or a piece of a long one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputLine {
-    /// When the engine received it.
+    /// When the engine received it; no two of a stream have the same time.
     pub at: Timestamp,
     /// From standard error.
     pub stderr: bool,
     /// Without its end.
     pub line: String,
+    /// Whether it is the beginning of a line.
+    pub start: LineStart,
+    /// The line goes on behind it.
+    pub cut_end: bool,
+}
+
+/// Whether a line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineStart {
+    /// It does.
+    Line,
+    /// Nothing before it was read.
+    Unknown,
+    /// It is a piece of the line before.
+    Rest,
+}
+
+/// Which lines of a container's output are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputQuery {
+    /// So many of the newest at most; of these, those within the times. Pieces count as lines.
+    pub tail: usize,
+    /// None before this time, to the second.
+    pub since: Option<Timestamp>,
+    /// None after this time, to the second.
+    pub until: Option<Timestamp>,
+}
+
+/// Lines of a container's output, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The lines.
+    pub lines: Vec<OutputLine>,
+    /// The query has left out older ones, perhaps.
+    pub cut: bool,
 }
 
 /// What the engine says without being asked.
@@ -273,13 +308,25 @@ pub trait Engine: Send + Sync + 'static {
         within: Duration,
     ) -> Result<Option<Exit>>;
 
-    /// The newest lines of a container's output, oldest first.
+    /// What a container wrote so far; nothing when it is gone.
     async fn output(
         &self,
         instance: &InstanceId,
         replica: &ReplicaId,
-        tail: usize,
-    ) -> Result<Vec<OutputLine>>;
+        query: &OutputQuery,
+    ) -> Result<Output>;
+
+    /// The same, and what it writes from then on. Ends when the container does, or is gone, and after
+    /// an error.
+    ///
+    /// # Errors
+    /// `EngineAway`, at once or in the stream.
+    fn follow_output(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        query: &OutputQuery,
+    ) -> Result<BoxStream<'static, Result<OutputLine>>>;
 
     /// The replicas' containers that carry this instance's labels, of one service or of all.
     async fn containers(

@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     context::Context,
-    engine::{ContainerSpec, Exit},
+    engine::{ContainerSpec, Exit, OutputQuery},
     environment::Environment,
     error::{Error, Result},
     limits,
@@ -332,7 +332,8 @@ impl Run<'_> {
         let (engine, instance) = (&context.engine, &context.instance);
         engine.kill(instance, id).await?;
         let exit = engine.exit(instance, id, KILL_GRACE).await?;
-        let output = engine.output(instance, id, limits::INVOKE_LOG_LINES).await?;
+        let query = OutputQuery { tail: limits::INVOKE_LOG_LINES, since: None, until: None };
+        let output = engine.output(instance, id, &query).await?.lines;
         let exited = outcome.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Exited);
         if exited && exit.is_some_and(|exit| Report::is_heap_full(exit.code, &output)) {
             outcome.failure = ending(Exit { out_of_memory: true, code: 0 }).failure;

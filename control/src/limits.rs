@@ -98,8 +98,31 @@ pub const AUDIT_KEPT: u64 = 100_000;
 pub const ENV_VARS: usize = 100;
 /// Bytes of one environment variable's value, and of all names and values of a function together.
 pub const ENV_BYTES: (usize, usize) = (16 * 1024, 64 * 1024);
-/// Bytes of output of removed containers that are kept per service, in each of two files.
-pub const KEPT_LOG_BYTES: u64 = 1024 * 1024;
+/// Bytes of kept output per service when no setting says otherwise (2 MiB), and what a setting may say.
+pub const KEPT_LOG_BYTES: usize = 2 * 1024 * 1024;
+/// See [`KEPT_LOG_BYTES`]. Half of it holds any line, however its characters are escaped.
+pub const KEPT_LOG_BYTES_RANGE: RangeInclusive<usize> = 256 * 1024..=64 * 1024 * 1024;
+/// Bytes of one line of output, which is what Docker Engine cuts longer ones into.
+pub const LOG_LINE_BYTES: usize = 16 * 1024;
+/// Bytes of the lines in one answer; the newest are in it.
+pub const LOG_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// Readings of logs at one time, and as many more that keep them; others wait.
+pub const LOG_READS: usize = 4;
+/// Who follows logs at one time: in all, and of one service.
+pub const LOG_FOLLOWERS: (usize, usize) = (64, 16);
+/// How long a log may be followed.
+pub const LOG_FOLLOW: Duration = Duration::from_secs(60 * 60);
+/// How long a follower hears nothing before something is sent that tells whether it is still there.
+pub const LOG_FOLLOW_QUIET: Duration = Duration::from_secs(15);
+/// Bytes of lines that wait for the followers of one service: who is further behind is dropped.
+pub const LOG_FOLLOW_BYTES: usize = 1024 * 1024;
+/// Containers whose output the engine streams to us at one time for those who follow; others wait.
+pub const LOG_STREAMS: usize = 256;
+/// Containers of which the engine tells us when they write; others are asked. Older engines watch 128
+/// files at no cost.
+pub const LOG_WATCHES: usize = 100;
+/// How long a line may be in the engine alone, about.
+pub const LOG_KEPT_WITHIN: Duration = Duration::from_secs(15);
 
 /// One call to Docker Engine that should answer at once.
 pub const ENGINE_CALL: Duration = Duration::from_secs(20);

@@ -1,39 +1,56 @@
-//! What functions wrote: lines of containers that run, from the engine, and of removed ones, from
-//! files under the data directory. Two files per service, the older one replaced when the newer is
-//! full, so that a function that floods its log costs a known amount of disk.
+//! What functions wrote. Lines of containers that run are the engine's; within half a minute they are
+//! also kept in files of bounded size, and what is new when a container is removed is kept then. So a
+//! reading takes both and leaves out what it finds twice. Whoever follows a service shares one stream
+//! per container with all others who do.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod cursor;
+mod feed;
+mod files;
+mod follower;
+mod keeper;
+mod mask;
+mod masks;
+mod newest;
+mod reading;
+mod ring;
+mod streams;
+mod tasks;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::{fs, io::AsyncWriteExt};
+use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 
+pub(crate) use self::cursor::is_mark;
+use self::{feed::Feeds, files::Files, keeper::Watched, masks::Masks, tasks::Tasks};
+pub use self::{
+    feed::{Ending, Refusal},
+    follower::{Followed, Follower, NotFollowed},
+    mask::Mask,
+};
 use crate::{
-    engine::{Engine, OutputLine},
-    error::{Error, Result},
+    engine::Engine,
+    error::Result,
     limits,
     name::{InstanceId, ReplicaId, ServiceId},
+    secret::Keyring,
+    store::Store,
 };
 
-/// Lines that are kept of one container when it is removed.
-const KEPT_LINES: usize = 2000;
-/// Lines that one container is asked for at most.
-const MOST_LINES: usize = 100_000;
-/// The runner's marks around a request's output (runners/PROTOCOL.md).
-const START_MARK: &str = "\u{1e}GRID START ";
-const END_MARK: &str = "\u{1e}GRID END ";
-
 /// Which lines are asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogQuery {
-    /// So many of the newest lines.
+    /// So many of the newest.
     pub tail: usize,
     /// Only lines of this request.
     pub request_id: Option<String>,
+    /// None before this time.
+    pub since: Option<Timestamp>,
+    /// None after this time.
+    pub until: Option<Timestamp>,
 }
 
 /// One line.
@@ -47,7 +64,7 @@ pub struct LogEntry {
     pub replica: ReplicaId,
     /// During which request; none for output between requests.
     pub request_id: Option<String>,
-    /// The line, without its end.
+    /// The line, without its end, and without secret values.
     pub line: String,
 }
 
@@ -63,60 +80,101 @@ pub enum LogStream {
     Platform,
 }
 
-/// Reads and keeps the lines of every service.
+/// Reads, follows and keeps the lines of every service.
 pub struct Logs {
     engine: Arc<dyn Engine>,
+    store: Arc<dyn Store>,
     instance: InstanceId,
-    dir: PathBuf,
+    masks: Masks,
+    files: Files,
+    /// Bytes that are kept of a service.
+    bytes: u64,
+    /// The containers whose lines are being kept.
+    watched: Mutex<HashMap<ReplicaId, Arc<Watched>>>,
+    feeds: Feeds,
+    /// For those who read, and for those who keep.
+    reads: Semaphore,
+    keeps: Semaphore,
+    /// The engine's streams that may be open for those who follow.
+    streams: Semaphore,
+    /// The same to hear that there is something to keep.
+    watches: Semaphore,
+    tasks: Tasks,
+}
+
+impl LogQuery {
+    /// Whether a line is among those that are asked for, the number apart.
+    pub fn takes(&self, entry: &LogEntry) -> bool {
+        self.request_id.as_ref().is_none_or(|wanted| entry.request_id.as_ref() == Some(wanted))
+            && self.since.is_none_or(|since| since <= entry.at)
+            && self.until.is_none_or(|until| entry.at <= until)
+    }
 }
 
 impl Logs {
-    /// Lines of removed containers are kept under `dir`.
-    pub fn new(engine: Arc<dyn Engine>, instance: InstanceId, dir: PathBuf) -> Self {
-        Self { engine, instance, dir }
+    /// Lines are kept under `dir`, `bytes` of each service (`GRID_LOG_BYTES_PER_SERVICE`).
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        store: Arc<dyn Store>,
+        keyring: Keyring,
+        instance: InstanceId,
+        dir: PathBuf,
+        bytes: u64,
+    ) -> Self {
+        Self {
+            engine,
+            masks: Masks::new(Arc::clone(&store), keyring),
+            store,
+            instance,
+            files: Files::new(dir, bytes),
+            bytes,
+            watched: Mutex::default(),
+            feeds: Feeds::default(),
+            reads: Semaphore::new(limits::LOG_READS),
+            keeps: Semaphore::new(limits::LOG_READS),
+            streams: Semaphore::new(limits::LOG_STREAMS),
+            watches: Semaphore::new(limits::LOG_WATCHES),
+            tasks: Tasks::default(),
+        }
     }
 
-    /// Lines of one service, newest last.
-    ///
-    /// # Errors
-    /// `File` when the kept lines cannot be read. An engine that is away only leaves out its part.
-    pub async fn read(&self, service: ServiceId, query: &LogQuery) -> Result<Vec<LogEntry>> {
-        let mut entries = self.kept(service).await?;
-        match self.running(service, query).await {
-            Ok(lines) => entries.extend(lines),
-            Err(error) => {
-                tracing::warn!(%service, %error, "log lines of running containers left out")
-            }
+    /// Owns what is done beside the requests, until `stop` turns true: then whoever follows hears that
+    /// it ends.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) {
+        if let Err(error) = self.sweep().await {
+            tracing::warn!(%error, "logs of services that are gone were not removed; the next start tries again");
         }
-        if let Some(wanted) = &query.request_id {
-            entries.retain(|entry| entry.request_id.as_ref() == Some(wanted));
-        }
-        entries.sort_by_key(|entry| entry.at);
-        Ok(entries.split_off(entries.len().saturating_sub(query.tail)))
+        let _ = stop.wait_for(|stop| *stop).await;
+        self.feeds.close();
+        self.tasks.end().await;
     }
 
-    /// Keeps what a container wrote, before it is removed, and why it is, when that is news.
-    ///
-    /// # Errors
-    /// Those of the engine and of the files.
-    pub async fn keep(
-        &self,
-        service: ServiceId,
-        replica: &ReplicaId,
-        why: Option<String>,
-    ) -> Result<()> {
-        let output = self.engine.output(&self.instance, replica, KEPT_LINES).await?;
-        let mut entries = attribute(replica, output);
-        entries.extend(why.map(|line| platform_line(replica, line)));
-        if entries.is_empty() { Ok(()) } else { self.append(service, &entries).await }
+    /// Removes what a crash has left of services that were deleted.
+    async fn sweep(&self) -> Result<()> {
+        // The files first: those of a service that is made meanwhile are not among them.
+        let mut left = self.files.services().await?;
+        for service in self.store.service_ids().await? {
+            left.remove(&service);
+        }
+        for service in left {
+            self.files.forget(service).await?;
+        }
+        Ok(())
     }
 
     /// Keeps a line of Grid's own about a container.
     ///
     /// # Errors
-    /// `File`.
+    /// `File`, and those of the store.
     pub async fn note(&self, service: ServiceId, replica: &ReplicaId, line: String) -> Result<()> {
-        self.append(service, &[platform_line(replica, line)]).await
+        let view = self.store.view(service).await?;
+        let known = view.replicas.iter().find(|known| known.id == *replica);
+        let live = view.route.as_ref().and_then(|route| route.live_deployment);
+        let mask = match known.map(|known| known.deployment).or(live) {
+            Some(deployment) => self.masks.of(service, deployment).await?,
+            None => Arc::default(),
+        };
+        self.tell(service, platform_line(replica, mask.apply(&line))).await
     }
 
     /// Removes everything that was kept of a service.
@@ -124,103 +182,18 @@ impl Logs {
     /// # Errors
     /// `File`.
     pub async fn forget(&self, service: ServiceId) -> Result<()> {
-        for path in self.files(service) {
-            match fs::remove_file(&path).await {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::file("remove", &path)(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.feeds.end(service, Ending::Deleted);
+        self.files.forget(service).await
     }
 
-    async fn running(&self, service: ServiceId, query: &LogQuery) -> Result<Vec<LogEntry>> {
-        // With a filter the lines may be anywhere; without one, marks and the lines of other
-        // containers take part of the tail.
-        let tail = if query.request_id.is_some() {
-            MOST_LINES
-        } else {
-            (query.tail * 3 + 100).min(MOST_LINES)
-        };
-        let mut entries = Vec::new();
-        for container in self.engine.containers(&self.instance, Some(service)).await? {
-            let output = self.engine.output(&self.instance, &container.replica, tail).await?;
-            entries.extend(attribute(&container.replica, output));
+    /// Keeps a line that is not the container's, and gives it to those who follow.
+    async fn tell(&self, service: ServiceId, entry: LogEntry) -> Result<()> {
+        let kept = self.files.append(service, std::slice::from_ref(&entry)).await;
+        if let Some(feed) = self.feeds.of(service) {
+            feed.tell(entry);
         }
-        Ok(entries)
+        kept
     }
-
-    async fn kept(&self, service: ServiceId) -> Result<Vec<LogEntry>> {
-        let mut entries = Vec::new();
-        for path in self.files(service) {
-            match fs::read_to_string(&path).await {
-                // A line that a crash cut short is left out.
-                Ok(text) => {
-                    entries.extend(text.lines().filter_map(|l| serde_json::from_str(l).ok()))
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::file("read", &path)(e)),
-            }
-        }
-        Ok(entries)
-    }
-
-    async fn append(&self, service: ServiceId, entries: &[LogEntry]) -> Result<()> {
-        fs::create_dir_all(&self.dir).await.map_err(Error::file("create", &self.dir))?;
-        let [older, newer] = self.files(service);
-        if size(&newer).await > limits::KEPT_LOG_BYTES {
-            fs::rename(&newer, &older).await.map_err(Error::file("rename", &newer))?;
-        }
-        let mut text = String::new();
-        for entry in entries {
-            text.extend(serde_json::to_string(entry));
-            text.push('\n');
-        }
-        let mut file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&newer)
-            .await
-            .map_err(Error::file("open", &newer))?;
-        file.write_all(text.as_bytes()).await.map_err(Error::file("write", &newer))?;
-        file.flush().await.map_err(Error::file("write", &newer))
-    }
-
-    /// Older lines first.
-    fn files(&self, service: ServiceId) -> [PathBuf; 2] {
-        [self.dir.join(format!("{service}.1.jsonl")), self.dir.join(format!("{service}.jsonl"))]
-    }
-}
-
-async fn size(path: &Path) -> u64 {
-    fs::metadata(path).await.map_or(0, |metadata| metadata.len())
-}
-
-/// Gives each line the request between whose marks it stands. The two streams are read by the
-/// engine independently, so each has marks of its own.
-fn attribute(replica: &ReplicaId, output: Vec<OutputLine>) -> Vec<LogEntry> {
-    let mut current: [Option<String>; 2] = [None, None];
-    let mut entries = Vec::with_capacity(output.len());
-    for OutputLine { at, stderr, mut line } in output {
-        let request = &mut current[usize::from(stderr)];
-        if let Some(id) = line.strip_prefix(START_MARK) {
-            *request = is_request_id(id).then(|| id.to_owned());
-        } else if line.strip_prefix(END_MARK).is_some() {
-            *request = None;
-        } else {
-            truncate(&mut line, limits::MESSAGE_CHARS * 4);
-            let stream = if stderr { LogStream::Stderr } else { LogStream::Stdout };
-            let request_id = request.clone();
-            entries.push(LogEntry { at, stream, replica: replica.clone(), request_id, line });
-        }
-    }
-    entries
-}
-
-/// Whether a line is one of the runner's marks, and not a function's output.
-pub(crate) fn is_mark(line: &str) -> bool {
-    line.starts_with(START_MARK) || line.starts_with(END_MARK)
 }
 
 fn platform_line(replica: &ReplicaId, line: String) -> LogEntry {
@@ -233,70 +206,9 @@ fn platform_line(replica: &ReplicaId, line: String) -> LogEntry {
     }
 }
 
-/// Whether the edge gives such ids. A function may write marks of its own, and what they say stands
-/// with every line that follows: a long id would be kept thousands of times.
-fn is_request_id(id: &str) -> bool {
-    (1..=limits::REQUEST_ID_CHARS).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
-}
-
 /// Cuts text to so many bytes at most, never inside a character.
 pub(crate) fn truncate(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         text.truncate(text.floor_char_boundary(bytes));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mark_that_the_edge_would_not_make_marks_nothing() {
-        for id in ["", "a b", "\u{1b}[2J", "\u{e4}", &"i".repeat(limits::REQUEST_ID_CHARS + 1)] {
-            let lines = [&format!("{START_MARK}{id}"), "line"].map(|line| OutputLine {
-                at: Timestamp::UNIX_EPOCH,
-                stderr: false,
-                line: line.to_owned(),
-            });
-            let entries = attribute(&ReplicaId::random(), lines.into());
-            assert_eq!((entries.len(), &entries[0].request_id), (1, &None), "{id:?}");
-        }
-    }
-
-    #[test]
-    fn lines_belong_to_the_request_whose_marks_surround_them_in_their_stream() {
-        let replica = ReplicaId::random();
-        let line = |stderr, line: &str| OutputLine {
-            at: Timestamp::UNIX_EPOCH,
-            stderr,
-            line: line.to_owned(),
-        };
-        let entries = attribute(
-            &replica,
-            vec![
-                line(false, "loading"),
-                line(false, "\u{1e}GRID START r1"),
-                line(false, "a"),
-                line(true, "late warning"),
-                line(true, "\u{1e}GRID START r1"),
-                line(true, "b"),
-                line(false, "\u{1e}GRID END r1"),
-                line(true, "c"),
-                line(false, "between"),
-            ],
-        );
-        let seen: Vec<_> =
-            entries.iter().map(|e| (e.request_id.as_deref(), e.line.as_str())).collect();
-        assert_eq!(
-            seen,
-            [
-                (None, "loading"),
-                (Some("r1"), "a"),
-                (None, "late warning"),
-                (Some("r1"), "b"),
-                (Some("r1"), "c"),
-                (None, "between"),
-            ]
-        );
     }
 }

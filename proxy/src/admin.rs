@@ -22,7 +22,7 @@ use control::{
     rotation::Rotations,
     runtime::Runtimes,
     secret::Keyring,
-    store::embedded::Embedded,
+    store::{Store, embedded::Embedded},
     token::{self, TokenText},
 };
 use http::{Method, Request, Response, StatusCode, header};
@@ -198,12 +198,20 @@ fn own(config: &Config, address: SocketAddr) -> Result<(Way, TokenText)> {
     let store = opened.map_err(|error| AdminError::Store(address, error))?;
     let runtimes = Runtimes::load(config.share_dir())?;
     let keyring = Keyring::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
-    let logs = config.data_dir.join("logs");
-    let engine = Arc::new(Docker::new(&config.docker_host));
+    let instance = store.instance_id().clone();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let logs = Logs::new(
+        Arc::new(Docker::new(&config.docker_host)),
+        store.clone(),
+        keyring.clone(),
+        instance,
+        config.data_dir.join("logs"),
+        config.log_bytes as u64,
+    );
     let token = TokenText::random()?;
     let router = api::router(Api {
-        logs: Arc::new(Logs::new(engine, store.instance_id().clone(), logs)),
-        store: Arc::new(store),
+        logs: Arc::new(logs),
+        store,
         health: Health::default(),
         runtimes: runtimes.iter().map(|runtime| runtime.name.clone()).collect(),
         oci_runtimes: config.oci_runtimes.clone(),

@@ -30,9 +30,10 @@ pub(crate) struct Control {
 impl BackgroundService for Control {
     async fn start(&self, mut stop: ShutdownWatch) {
         let ends = self.stages.control_ends.watch();
-        let (_, _dns, _, _) = tokio::join!(
+        let (_, _dns, _, _, _) = tokio::join!(
             plane::run(self.context.clone(), ends.clone()),
             firewall::run(self.context.clone(), ends.clone()),
+            self.context.logs.run(ends.clone()),
             self.serve_api(ends.clone()),
             self.say_ready(ends),
         );

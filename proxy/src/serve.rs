@@ -27,7 +27,7 @@ use control::{
     runtime::Runtimes,
     seccomp::Profile,
     secret::Keyring,
-    store::embedded::Embedded,
+    store::{Store, embedded::Embedded},
     token,
 };
 use parking_lot::Mutex;
@@ -208,9 +208,17 @@ impl Parts {
     ) -> Self {
         let instance = store.instance_id().clone();
         let names = runtimes.iter().map(|runtime| runtime.name.clone()).collect();
-        let logs = Logs::new(engine.clone(), instance.clone(), config.data_dir.join("logs"));
+        let store: Arc<dyn Store> = Arc::new(store);
+        let logs = Logs::new(
+            engine.clone(),
+            store.clone(),
+            protection.keyring.clone(),
+            instance.clone(),
+            config.data_dir.join("logs"),
+            config.log_bytes as u64,
+        );
         let context = Context {
-            store: Arc::new(store),
+            store,
             images: Images::new(engine.clone(), instance.clone(), runtimes),
             logs: Arc::new(logs),
             engine,

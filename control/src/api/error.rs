@@ -120,7 +120,7 @@ impl ApiError {
             }
             Self::MethodNotAllowed(method) => format!("Method \"{method}\" not allowed."),
             Self::BodyTimeout => "The request's body did not arrive in time.".to_owned(),
-            Self::Conflict(message) => message.clone(),
+            Self::Conflict(message) | Self::Busy(message) => message.clone(),
             Self::PreconditionFailed => {
                 "It was changed since it was read: If-Match names an older version. Read it again."
                     .to_owned()
@@ -131,7 +131,6 @@ impl ApiError {
             Self::Throttled(seconds) => {
                 format!("Request was throttled. Expected available in {seconds} seconds.")
             }
-            Self::Busy(message) => message.clone(),
             Self::BodyTooLarge(limit) => {
                 format!("The request's body is larger than {limit} bytes.")
             }

@@ -154,8 +154,22 @@ pub(super) struct VariableParameter {
 #[allow(dead_code)]
 pub(super) struct LogParameters {
     /// So many of the newest lines; 100 when absent.
-    #[param(minimum = 1, maximum = 10000)]
+    #[param(minimum = 0, maximum = 10000)]
     tail: Option<u32>,
+    /// None before this time (RFC 3339), or before so long ago: `30s`, `15m`, `2h`, `1d`.
+    #[param(
+        pattern = r"^([12]\d{3}-((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)|(\d{1,6}[smhd]){1,4})?$"
+    )]
+    since: Option<String>,
+    /// None after it.
+    #[param(
+        pattern = r"^([12]\d{3}-((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)|(\d{1,6}[smhd]){1,4})?$"
+    )]
+    until: Option<String>,
+    /// Goes on with the lines that come: as JSON line by line, as text, or as server-sent events
+    /// when `Accept` asks for them.
+    #[param(pattern = "^(true|false|1|0)?$")]
+    follow: Option<String>,
     /// Only lines of this request.
     #[param(max_length = 128)]
     request_id: Option<String>,

@@ -4,6 +4,7 @@
 mod container;
 mod image;
 mod network;
+mod output;
 mod probe;
 
 use std::{
@@ -25,8 +26,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 
 use super::{
-    About, Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Labels, Network, OutputLine,
-    Probe, label,
+    About, Container, ContainerSpec, Engine, EngineEvent, Exit, Image, Labels, Network, Output,
+    OutputLine, OutputQuery, Probe, label,
 };
 use crate::{
     advisory::Versions,
@@ -230,9 +231,18 @@ impl Engine for Docker {
         &self,
         instance: &InstanceId,
         replica: &ReplicaId,
-        tail: usize,
-    ) -> Result<Vec<OutputLine>> {
-        self.read_output(instance, replica, tail).await
+        query: &OutputQuery,
+    ) -> Result<Output> {
+        self.read_output(instance, replica, query).await
+    }
+
+    fn follow_output(
+        &self,
+        instance: &InstanceId,
+        replica: &ReplicaId,
+        query: &OutputQuery,
+    ) -> Result<BoxStream<'static, Result<OutputLine>>> {
+        self.stream_output(instance, replica, query)
     }
 
     async fn containers(

@@ -155,10 +155,10 @@ impl Report {
 /// anything is cut off: half of one would not be found.
 fn tail(output: Vec<OutputLine>, mask: &Mask) -> (String, bool) {
     let mut text = String::new();
-    for OutputLine { line, .. } in output {
+    for OutputLine { line, cut_end, .. } in output {
         if !logs::is_mark(&line) {
             text.push_str(&line);
-            text.push('\n');
+            text.push_str(if cut_end { "" } else { "\n" });
         }
     }
     let mut text = mask.text(&text);
@@ -178,13 +178,17 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{environment::Environment, invoke::answer::Response, name::EnvKey};
+    use crate::{
+        engine::LineStart, environment::Environment, invoke::answer::Response, name::EnvKey,
+    };
 
     fn lines(lines: &[&str]) -> Vec<OutputLine> {
         let line = |line: &&str| OutputLine {
             at: Timestamp::UNIX_EPOCH,
             stderr: true,
             line: (*line).to_owned(),
+            start: LineStart::Line,
+            cut_end: false,
         };
         lines.iter().map(line).collect()
     }

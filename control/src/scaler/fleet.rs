@@ -95,6 +95,7 @@ impl Driver {
                 },
             );
             if container.running {
+                self.context.logs.found(self.service, container.deployment, &id);
                 self.publish(&id, container.deployment);
             }
             self.act(&id, actions);
@@ -155,8 +156,10 @@ impl Driver {
                 }
                 Action::Remove(removal) => {
                     let (context, service, id) = (self.context.clone(), self.service, id.clone());
+                    let deployment = owned.deployment;
                     self.work.spawn(async move {
-                        let outcome = work::remove(&context, service, &id, removal).await;
+                        let outcome =
+                            work::remove(&context, service, deployment, &id, removal).await;
                         Done::Removal(id, outcome)
                     });
                 }

@@ -38,7 +38,9 @@ pub(super) async fn launch(
         }
         outcome => outcome,
     };
-    if let Some(address) = started? {
+    let address = started?;
+    context.logs.started(deployment.service, deployment.id, replica);
+    if let Some(address) = address {
         context.denied.assign(address, deployment.service, replica.clone());
     }
     Ok(())
@@ -68,6 +70,7 @@ fn container_spec(
 pub(super) async fn remove(
     context: &Context,
     service: ServiceId,
+    deployment: DeploymentId,
     replica: &ReplicaId,
     removal: Removal,
 ) -> Result<()> {
@@ -81,7 +84,7 @@ pub(super) async fn remove(
         }
     };
     engine.kill(instance, replica).await?;
-    if let Err(error) = context.logs.keep(service, replica, line).await {
+    if let Err(error) = context.logs.keep(service, deployment, replica, line).await {
         tracing::warn!(%service, %replica, %error, "the container's output was not kept");
     }
     engine.remove(instance, replica).await?;

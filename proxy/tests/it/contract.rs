@@ -7,6 +7,8 @@ use crate::grid::{Grid, TOKEN};
 
 /// Where `scripts/test` puts schemathesis.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-packages/schemathesis");
+/// What it must be told besides.
+const HOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/contract/hooks.py");
 /// Names another seed, to look further: any number.
 const SEED: &str = "GRID_TEST_SEED";
 
@@ -23,6 +25,7 @@ fn the_admin_api_is_as_its_contract_says() {
         .args(["--header", &format!("Authorization: Token {TOKEN}")])
         .args(["--checks", "all", "--seed", &seed, "--max-examples", "20", "--no-color"])
         .env("PYTHONPATH", &packages)
+        .env("SCHEMATHESIS_HOOKS", HOOKS)
         .current_dir(place.path())
         .output()
         .expect("python3 runs");

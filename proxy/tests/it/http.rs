@@ -154,14 +154,11 @@ impl Connection {
         }
         if answer.header("transfer-encoding").is_some_and(|te| te.eq_ignore_ascii_case("chunked")) {
             loop {
-                let size = usize::from_str_radix(&self.try_line()?, 16).expect("a chunk's size");
-                let mut chunk = vec![0; size];
-                self.0.read_exact(&mut chunk)?;
-                answer.body.extend(chunk);
-                self.try_line()?;
-                if size == 0 {
+                let chunk = self.try_chunk()?;
+                if chunk.is_empty() {
                     return Ok(answer);
                 }
+                answer.body.extend(chunk);
             }
         }
         match answer.header("content-length") {
@@ -172,6 +169,28 @@ impl Connection {
             None => drop(self.0.read_to_end(&mut answer.body)?),
         }
         Ok(answer)
+    }
+
+    /// Reads so many bytes of text.
+    pub(crate) fn bytes(&mut self, count: usize) -> String {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).expect("bytes");
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    /// Reads one chunk of a body; an empty one is the last.
+    pub(crate) fn try_chunk(&mut self) -> std::io::Result<Vec<u8>> {
+        let size = usize::from_str_radix(&self.try_line()?, 16).expect("a chunk's size");
+        let mut chunk = vec![0; size];
+        self.0.read_exact(&mut chunk)?;
+        self.try_line()?;
+        Ok(chunk)
+    }
+
+    /// Has the system keep about so many bytes that wait to be read.
+    pub(crate) fn takes(&self, bytes: usize) {
+        use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
+        setsockopt(self.0.get_ref(), RcvBuf, &bytes).expect("an option");
     }
 
     /// True when something has arrived, or the other side has hung up.

@@ -1,5 +1,9 @@
 //! What a function wrote, as its owner reads it, also when the container is gone.
 
+mod follow;
+mod follower;
+mod kept;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -23,7 +27,7 @@ def handler(event, context):
     return "ok"
 "#;
 
-fn texts(lines: &[Value], stream: &str) -> Vec<String> {
+pub(crate) fn texts(lines: &[Value], stream: &str) -> Vec<String> {
     let of_stream = lines.iter().filter(|line| line["stream"] == stream);
     of_stream.map(|line| line["line"].as_str().expect("a text").to_owned()).collect()
 }
@@ -63,8 +67,24 @@ fn check(grid: &Grid, service: &Service) {
     assert_eq!(grid.logs(service, "?request_id=none"), Vec::<Value>::new());
     let text = grid.api("GET", &service.path("logs/?format=text&request_id=one"), None);
     assert_eq!(text.text().lines().count(), 3, "{}", text.text());
-    let refused = grid.api("GET", &service.path("logs/?tail=none"), None);
-    assert_eq!((refused.status, refused.json()["tail"].is_array()), (400, true));
+    for (query, status, field) in [
+        ("?tail=none", 400, "tail"),
+        ("?since=yesterday", 400, "since"),
+        ("?until=5", 400, "until"),
+        ("?follow=maybe", 400, "follow"),
+        ("?since=1m&until=2m", 409, "since"),
+    ] {
+        let refused = grid.api("GET", &service.path(&format!("logs/{query}")), None);
+        assert_eq!((refused.status, refused.json()[field].is_array()), (status, true), "{query}");
+    }
+
+    // Both ends belong to it.
+    let (from, to) = (times[1], times[times.len() - 2]);
+    let between = &all[1..all.len() - 1];
+    assert_eq!(grid.logs(service, &format!("?since={from}&until={to}")), between);
+    assert_eq!(grid.logs(service, &format!("?until={to}&tail=2")), between[between.len() - 2..]);
+    assert_eq!(grid.logs(service, "?since=1d"), all);
+    assert_eq!(grid.logs(service, "?since=1d&until=1h"), Vec::<Value>::new());
 
     // They outlive the container.
     let container = docker::containers(&service.id, false).remove(0);

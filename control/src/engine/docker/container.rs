@@ -3,7 +3,6 @@
 use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 
 use bollard::{
-    container::LogOutput,
     errors::Error as ClientError,
     models::{
         ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
@@ -12,16 +11,15 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
-        ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-        StartContainerOptions, WaitContainerOptions,
+        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+        WaitContainerOptions,
     },
 };
-use futures_util::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
+use futures_util::StreamExt;
 
 use super::{Docker, call, call_unless_gone, of_instance};
 use crate::{
-    engine::{Container, ContainerSpec, Exit, OutputLine, Sandbox, label, labels},
+    engine::{Container, ContainerSpec, Exit, Sandbox, label, labels},
     error::{Error, Result},
     limits,
     name::{InstanceId, ReplicaId, ServiceId},
@@ -109,24 +107,6 @@ impl Docker {
         }))
     }
 
-    pub(super) async fn read_output(
-        &self,
-        instance: &InstanceId,
-        replica: &ReplicaId,
-        tail: usize,
-    ) -> Result<Vec<OutputLine>> {
-        let name = container_name(instance, replica);
-        let options = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .timestamps(true)
-            .tail(&tail.to_string())
-            .build();
-        let frames = self.client()?.logs(&name, Some(options)).try_collect::<Vec<_>>();
-        let frames = call_unless_gone("read output of", &name, frames).await?;
-        Ok(frames.unwrap_or_default().into_iter().filter_map(output_line).collect())
-    }
-
     pub(super) async fn list_containers(
         &self,
         instance: &InstanceId,
@@ -156,7 +136,7 @@ impl Docker {
     }
 }
 
-fn container_name(instance: &InstanceId, replica: &ReplicaId) -> String {
+pub(super) fn container_name(instance: &InstanceId, replica: &ReplicaId) -> String {
     format!("grid-{instance}-{replica}")
 }
 
@@ -262,18 +242,4 @@ fn replica(container: &ContainerSummary) -> Option<Container> {
 /// The IPv4 address of a container in a network.
 fn address(endpoint: &EndpointSettings) -> Option<Ipv4Addr> {
     endpoint.ip_address.as_ref()?.parse().ok()
-}
-
-/// The engine writes `<time> <text>` for each line.
-fn output_line(frame: LogOutput) -> Option<OutputLine> {
-    let stderr = matches!(frame, LogOutput::StdErr { .. });
-    let bytes = frame.into_bytes();
-    let text = String::from_utf8_lossy(&bytes);
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let (time, line) = text.split_once(' ').unwrap_or((text, ""));
-    Some(OutputLine {
-        at: time.parse::<Timestamp>().ok()?,
-        stderr,
-        line: line.strip_suffix('\r').unwrap_or(line).to_owned(),
-    })
 }

@@ -56,14 +56,23 @@ impl Grid {
         let health = Health::default();
         // Nobody answers there: what these tests need of logs is on the disk.
         let engine: Arc<dyn Engine> = Arc::new(Docker::new("unix:///nowhere.sock"));
+        let keyring = Keyring::load_or_create(dir.path(), None).expect("keys");
+        let logs = Arc::new(Logs::new(
+            engine,
+            Arc::clone(&store) as Arc<dyn Store>,
+            keyring.clone(),
+            store.instance_id().clone(),
+            dir.path().join("logs"),
+            1024 * 1024,
+        ));
         let api = Api {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            logs: Arc::new(Logs::new(engine, store.instance_id().clone(), dir.path().join("logs"))),
+            logs,
             health: health.clone(),
             runtimes: vec!["node18".to_owned(), "python3.9".to_owned()],
             oci_runtimes: vec!["runsc".to_owned()],
             denied: Arc::default(),
-            keyring: Keyring::load_or_create(dir.path(), None).expect("keys"),
+            keyring,
             rotations: Rotations::default(),
             invoker: Invoker::new(None, INVOKE_RATE),
             auth: Authenticator::new(Token::presented(TOKEN)),

@@ -1,0 +1,52 @@
+//! The masks of deployments: opened once, and remembered.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::Mask;
+use crate::{
+    environment::Environment,
+    error::Result,
+    name::{DeploymentId, ServiceId},
+    secret::Keyring,
+    store::Store,
+};
+
+/// Deployments that are remembered; what runs at one time is less.
+const REMEMBERED: usize = 1024;
+
+/// Knows what each deployment must not show. A deployment's environment never changes.
+pub(super) struct Masks {
+    store: Arc<dyn Store>,
+    keyring: Keyring,
+    known: Mutex<HashMap<DeploymentId, Arc<Mask>>>,
+}
+
+impl Masks {
+    pub(super) fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
+        Self { store, keyring, known: Mutex::default() }
+    }
+
+    /// # Errors
+    /// `Store`: then nothing may be shown.
+    pub(super) async fn of(&self, service: ServiceId, id: DeploymentId) -> Result<Arc<Mask>> {
+        if let Some(mask) = self.known.lock().get(&id) {
+            return Ok(Arc::clone(mask));
+        }
+        let kept = self.store.environment(service, id).await?;
+        if kept.is_empty() {
+            // Not remembered: a deployment that the store does not have is no other than one without.
+            return Ok(Arc::default());
+        }
+        let environment = Environment::open(&kept, &self.keyring)?;
+        let secret = environment.variables.iter().filter(|(.., is_secret)| *is_secret);
+        let mask = Arc::new(Mask::new(secret.map(|(_, value, _)| value)));
+        let mut known = self.known.lock();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(id, Arc::clone(&mask));
+        Ok(mask)
+    }
+}
