@@ -47,7 +47,7 @@ async fn paths_that_name_nothing() {
         format!("{SERVICES}not-an-id/"),
         format!("{SERVICES}%ff/"),
         format!("{SERVICES}{ID}/deployments/not-an-id/"),
-        format!("{SERVICES}{ID}/invoke/"),
+        format!("{SERVICES}{ID}/nothing/"),
     ] {
         grid.get(&path).await.is(404, &not_found);
     }
