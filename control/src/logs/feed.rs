@@ -17,7 +17,11 @@ use tokio::{
 };
 
 use super::{
-    LogEntry, Mask, cursor::Cursor, newest::size, platform_line, reading::MOST_LINES, ring::Ring,
+    LogEntry, Mask,
+    cursor::{Cursor, Position},
+    newest::size,
+    platform_line,
+    ring::Ring,
 };
 use crate::{
     engine::{Output, OutputLine},
@@ -91,8 +95,6 @@ struct State {
 struct Source {
     deployment: DeploymentId,
     cursor: Cursor,
-    /// Lines of the past that are wanted when nothing was read yet.
-    tail: usize,
     stage: Stage,
 }
 
@@ -243,6 +245,11 @@ impl Feed {
         }
     }
 
+    /// Why a seat has ended, when it has.
+    pub(super) fn ending(&self, seat: u64) -> Option<Ending> {
+        self.state.lock().seats.get(&seat).map_or(Some(Ending::Stopping), |seat| seat.ended)
+    }
+
     /// A follower is gone.
     pub(super) fn leave(&self, seat: u64) {
         self.state.lock().seats.remove(&seat);
@@ -257,16 +264,10 @@ impl Feed {
     }
 
     /// Follows a container from `cursor` on, unless it is known.
-    pub(super) fn add(
-        &self,
-        replica: &ReplicaId,
-        deployment: DeploymentId,
-        cursor: Cursor,
-        tail: usize,
-    ) {
+    pub(super) fn add(&self, replica: &ReplicaId, deployment: DeploymentId, cursor: Cursor) {
         let mut state = self.state.lock();
         if !state.finished.contains(replica) && !state.sources.contains_key(replica) {
-            let source = Source { deployment, cursor, tail, stage: Stage::Waiting };
+            let source = Source { deployment, cursor, stage: Stage::Waiting };
             state.sources.insert(replica.clone(), source);
             drop(state);
             self.work.notify_one();
@@ -275,7 +276,7 @@ impl Feed {
 
     /// A container was started: a stream that was opened before has brought nothing.
     pub(super) fn started(&self, replica: &ReplicaId, deployment: DeploymentId) {
-        self.add(replica, deployment, Cursor::default(), MOST_LINES);
+        self.add(replica, deployment, Cursor::default());
         let mut state = self.state.lock();
         if let Some(source) = state.sources.get_mut(replica) {
             source.close(Stage::Waiting);
@@ -304,12 +305,9 @@ impl Feed {
         }
     }
 
-    /// Where a container's stream has to begin: the time, and the lines before it that are wanted.
-    /// None when it is gone.
-    pub(super) fn position(&self, replica: &ReplicaId) -> Option<(Option<Timestamp>, usize)> {
-        let state = self.state.lock();
-        let source = state.sources.get(replica)?;
-        Some((source.cursor.position().since(), source.tail))
+    /// How far a container was read, which is where its stream has to begin. None when it is gone.
+    pub(super) fn position(&self, replica: &ReplicaId) -> Option<Position> {
+        Some(self.state.lock().sources.get(replica)?.cursor.position())
     }
 
     /// Takes what a container's stream brought. How long the next lines have to wait; none when the

@@ -13,7 +13,6 @@ use super::{
     cursor::{Cursor, Position},
     feed::Feed,
     newest::size,
-    reading::MOST_LINES,
     streams,
 };
 use crate::{
@@ -24,8 +23,6 @@ use crate::{
 
 /// Bytes of lines that are given out together, about.
 const CHUNK: usize = 64 * 1024;
-/// Lines of the past that are shown of a container that could not be read at first.
-const LATE_LINES: usize = 100;
 
 /// What a follower gets.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +37,8 @@ pub enum Followed {
 
 /// Gives out lines. Dropping it ends it.
 pub struct Follower {
+    logs: Arc<Logs>,
+    service: ServiceId,
     feed: Arc<Feed>,
     seat: u64,
     news: watch::Receiver<()>,
@@ -48,6 +47,8 @@ pub struct Follower {
     past: std::vec::IntoIter<LogEntry>,
     /// How far they reach.
     seen: HashMap<ReplicaId, Position>,
+    /// When the past is read once more, because the engine was away.
+    again_at: Option<Instant>,
     quiet_at: Instant,
     has_ended: bool,
 }
@@ -75,42 +76,23 @@ impl Logs {
         let (feed, seat, is_new) = entered.map_err(NotFollowed::Refused)?;
         // From here on it is given back when this is dropped.
         let mut follower = Follower {
+            logs: Arc::clone(self),
+            service,
             news: feed.news(),
             feed,
             seat,
             query,
             past: Vec::new().into_iter(),
             seen: HashMap::new(),
+            again_at: None,
             quiet_at: Instant::now() + limits::LOG_FOLLOW_QUIET,
             has_ended: false,
         };
-        let feed = &follower.feed;
         if is_new {
-            self.tasks.begin(streams::keep_going(Arc::clone(self), Arc::clone(feed)));
+            let feed = Arc::clone(&follower.feed);
+            self.tasks.begin(streams::keep_going(Arc::clone(self), feed));
         }
-        // What comes from now on waits in the feed; what was there before is read.
-        let comes = follower.query.until.is_none_or(|until| until > Timestamp::now());
-        let reading = self.reading(service, &follower.query, comes).await;
-        let mut reading = reading.map_err(NotFollowed::Failed)?;
-        if !comes {
-            follower.past = reading.entries.into_iter();
-            return Ok(follower);
-        }
-        let late = reading.containers.is_none();
-        for (replica, deployment, cursor) in reading.containers.into_iter().flatten() {
-            feed.add(&replica, deployment, cursor, MOST_LINES);
-        }
-        // Those that are being started, or all when the engine is away.
-        let view = self.store.view(service).await.map_err(NotFollowed::Failed)?;
-        for replica in view.replicas {
-            let position = reading.positions.get(&replica.id).copied().unwrap_or_default();
-            let tail = if late { LATE_LINES } else { MOST_LINES };
-            feed.add(&replica.id, replica.deployment, Cursor::behind(position), tail);
-        }
-        let concerned = feed.containers();
-        reading.positions.retain(|replica, _| concerned.contains(replica));
-        follower.seen = reading.positions;
-        follower.past = reading.entries.into_iter();
+        follower.read_past().await.map_err(NotFollowed::Failed)?;
         Ok(follower)
     }
 }
@@ -126,17 +108,63 @@ fn end_of(query: &LogQuery) -> (Instant, Ending) {
 }
 
 impl Follower {
+    /// Reads what was there before; what comes since the seat was taken waits in the feed.
+    async fn read_past(&mut self) -> Result<(), Error> {
+        let comes = self.query.until.is_none_or(|until| until > Timestamp::now());
+        let reading = self.logs.reading(self.service, &self.query, comes).await?;
+        let mut entries = reading.entries;
+        entries.retain(|entry| !has(&self.seen, entry));
+        self.past = entries.into_iter();
+        self.seen = reading.positions;
+        if !comes {
+            return Ok(());
+        }
+        let Some(containers) = reading.containers else {
+            self.again_at = Some(Instant::now() + limits::ENGINE_RETRY);
+            return Ok(());
+        };
+        self.again_at = None;
+        for (replica, deployment, cursor) in containers {
+            self.feed.add(&replica, deployment, cursor);
+        }
+        // And those that are just being started.
+        for replica in self.logs.store.view(self.service).await?.replicas {
+            self.feed.add(&replica.id, replica.deployment, Cursor::default());
+        }
+        let concerned = self.feed.containers();
+        self.seen.retain(|replica, _| concerned.contains(replica));
+        Ok(())
+    }
+
     /// What comes next; none when it has ended.
     pub async fn next(&mut self) -> Option<Followed> {
         if self.has_ended {
             return None;
         }
-        let past = self.past();
-        if !past.is_empty() {
-            return self.lines(past);
-        }
         loop {
+            let past = self.past();
+            if !past.is_empty() {
+                return self.lines(past);
+            }
             self.news.borrow_and_update();
+            if let Some(again_at) = self.again_at {
+                if let Some(ending) = self.feed.ending(self.seat) {
+                    self.has_ended = true;
+                    return Some(Followed::Ended(ending));
+                }
+                let _ = timeout_at(again_at.min(self.quiet_at), self.news.changed()).await;
+                let now = Instant::now();
+                if now >= again_at
+                    && let Err(error) = self.read_past().await
+                {
+                    tracing::debug!(service = %self.service, %error, "the past is not read yet");
+                    self.again_at = Some(now + limits::ENGINE_RETRY);
+                }
+                if now >= self.quiet_at {
+                    return self.quiet();
+                }
+                continue;
+            }
             match self.feed.read(self.seat, CHUNK) {
                 Ok(lines) if lines.is_empty() => {}
                 Ok(mut lines) => {
@@ -153,10 +181,14 @@ impl Follower {
             }
             // The feed is ours as well, so its end is no reason.
             if timeout_at(self.quiet_at, self.news.changed()).await.is_err() {
-                self.quiet_at = Instant::now() + limits::LOG_FOLLOW_QUIET;
-                return Some(Followed::Quiet);
+                return self.quiet();
             }
         }
+    }
+
+    fn quiet(&mut self) -> Option<Followed> {
+        self.quiet_at = Instant::now() + limits::LOG_FOLLOW_QUIET;
+        Some(Followed::Quiet)
     }
 
     fn lines(&mut self, lines: Vec<Arc<LogEntry>>) -> Option<Followed> {
@@ -178,9 +210,12 @@ impl Follower {
 
     /// Whether a line is new to this one, and asked for.
     fn wants(&self, line: &LogEntry) -> bool {
-        let seen = self.seen.get(&line.replica);
-        self.query.takes(line) && !seen.is_some_and(|seen| seen.has(line.stream, line.at))
+        self.query.takes(line) && !has(&self.seen, line)
     }
+}
+
+fn has(seen: &HashMap<ReplicaId, Position>, line: &LogEntry) -> bool {
+    seen.get(&line.replica).is_some_and(|seen| seen.has(line.stream, line.at))
 }
 
 impl Drop for Follower {

@@ -22,7 +22,7 @@ use crate::{
 
 /// Lines that are taken together at most.
 const BATCH: usize = 64;
-/// Lines behind the last one that was read, when a stream is opened again.
+/// Lines behind the last one that was read, when a stream is opened: more than come in between.
 const MISSED_LINES: usize = 10_000;
 
 /// Runs until nobody follows any more, the service is deleted, or Grid ends.
@@ -74,9 +74,8 @@ async fn stream(
 ) -> ReplicaId {
     let _place = logs.streams.acquire().await;
     loop {
-        let Some((since, tail)) = feed.position(&replica) else { return replica };
-        let tail = if since.is_some() { MISSED_LINES } else { tail };
-        let query = OutputQuery { tail, since, until: None };
+        let Some(position) = feed.position(&replica) else { return replica };
+        let query = OutputQuery { tail: MISSED_LINES, since: position.since(), until: None };
         // Without its mask nothing of it may be shown.
         let opened = logs.masks.of(feed.service, deployment).await.and_then(|mask| {
             let lines = logs.engine.follow_output(&logs.instance, &replica, &query)?;

@@ -187,12 +187,6 @@ impl Connection {
         Ok(chunk)
     }
 
-    /// Has the system keep about so many bytes that wait to be read.
-    pub(crate) fn takes(&self, bytes: usize) {
-        use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
-        setsockopt(self.0.get_ref(), RcvBuf, &bytes).expect("an option");
-    }
-
     /// True when something has arrived, or the other side has hung up.
     pub(crate) fn has_news(&self) -> bool {
         let socket = self.0.get_ref();

@@ -111,7 +111,7 @@ async fn what_a_removed_container_wrote_last_is_bounded() {
     let feeds = Feeds::default();
     let (feed, seat, _) = feeds.enter(ServiceId::new(), later(9)).expect("a seat");
     let replica = ReplicaId::parse("abcdefghijkl").expect("an id");
-    feed.add(&replica, DeploymentId::new(), Cursor::default(), 0);
+    feed.add(&replica, DeploymentId::new(), Cursor::default());
     let line = |nth: i64| OutputLine {
         at: Timestamp::from_second(nth).expect("a time"),
         stderr: false,
@@ -127,6 +127,6 @@ async fn what_a_removed_container_wrote_last_is_bounded() {
     assert_eq!(left_out + lines.len() - 1, 5000);
     assert_eq!(lines.last().map(|line| line.at.as_second()), Some(4999));
     assert!(feed.take(&replica, &Mask::default(), vec![line(5000)]).is_none(), "it is gone");
-    feed.add(&replica, DeploymentId::new(), Cursor::default(), 0);
+    feed.add(&replica, DeploymentId::new(), Cursor::default());
     assert!(feed.position(&replica).is_none(), "and does not come again");
 }

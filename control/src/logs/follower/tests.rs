@@ -1,4 +1,4 @@
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 use tempfile::TempDir;
 
 use super::*;
@@ -48,6 +48,7 @@ fn output(written: usize) -> Output {
 
 /// A container in the hands of its feed.
 struct World {
+    logs: Arc<Logs>,
     feeds: Feeds,
     service: ServiceId,
     replica: ReplicaId,
@@ -67,12 +68,15 @@ impl World {
         let query = LogQuery { tail: 1000, ..LogQuery::default() };
         let (feed, seat, _) = self.feeds.enter(self.service, end_of(&query)).expect("a seat");
         let follower = Follower {
+            logs: Arc::clone(&self.logs),
+            service: self.service,
             news: feed.news(),
             feed,
             seat,
             query,
             past: Vec::new().into_iter(),
             seen: HashMap::new(),
+            again_at: None,
             quiet_at: Instant::now() + limits::LOG_FOLLOW_QUIET,
             has_ended: false,
         };
@@ -89,7 +93,7 @@ impl World {
                     let read = cursor.read(&self.replica, &Mask::default(), output(self.written));
                     follower.seen = HashMap::from([(self.replica.clone(), cursor.position())]);
                     follower.past = read.entries.into_iter();
-                    follower.feed.add(&self.replica, DeploymentId::new(), cursor, 0);
+                    follower.feed.add(&self.replica, DeploymentId::new(), cursor);
                     *opens_in = None;
                 }
                 Some(steps) => *steps -= 1,
@@ -101,9 +105,9 @@ impl World {
     fn stream(&self, on: usize, back: usize, streamed: &mut Option<usize>) {
         let Some(feed) = self.feeds.of(self.service) else { return };
         // Where it begins is told by the feed, to the second.
-        let Some((since, _)) = feed.position(&self.replica) else { return };
+        let Some(position) = feed.position(&self.replica) else { return };
         let from = streamed.get_or_insert_with(|| {
-            since.map_or(0, |since| (since.as_second() - 4_000_000_000) as usize)
+            position.since().map_or(0, |since| (since.as_second() - 4_000_000_000) as usize)
         });
         let begin = from.saturating_sub(back);
         let end = (*from + on).min(self.written);
@@ -123,49 +127,66 @@ impl World {
     }
 }
 
-proptest! {
-    /// Whoever follows, from whenever on, gets each line once and in order: those of the past, those
-    /// that the stream brought, and those that were read when the container was removed.
-    #[test]
-    fn each_line_comes_once(steps in prop::collection::vec(step(), 1..40), known in any::<bool>()) {
+/// Whoever follows, from whenever on, gets each line once and in order: those of the past, those that
+/// the stream brought, and those that were read when the container was removed.
+#[test]
+fn each_line_comes_once() {
+    let dir = TempDir::new().expect("a directory");
+    let store = Arc::new(Embedded::open(dir.path()).expect("a store"));
+    let logs = Arc::new(over(&dir, &store, Keyring::new(&FernetKeys::generate())));
+    let histories = (prop::collection::vec(step(), 1..40), any::<bool>());
+    let outcome = TestRunner::default().run(&histories, |(steps, known)| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
-        runtime.block_on(async {
-            let mut world = World {
-                feeds: Feeds::default(),
-                service: ServiceId::new(),
-                replica: ReplicaId::parse("abcdefghijkl").expect("an id"),
-                written: 0,
-                followers: Vec::new(),
-            };
-            let mut streamed = None;
-            if known {
-                world.enter(0);
-                world.open();
-            }
-            for step in steps {
-                match step {
-                    Step::Write(lines) => world.written += lines,
-                    Step::Stream(on, back) => world.stream(on, back, &mut streamed),
-                    Step::Enter(opens_in) if world.followers.len() < 8 => world.enter(opens_in),
-                    Step::Enter(_) => {}
-                    Step::Read => world.read().await,
-                }
-                world.open();
-            }
-            // It is removed, and what it wrote stays readable.
-            if let Some(feed) = world.feeds.of(world.service) {
-                feed.finish(&world.replica, &Mask::default(), output(world.written));
-            }
-            for _ in 0..8 {
-                world.open();
-            }
-            world.read().await;
-            for Following { got, .. } in &world.followers {
-                assert_eq!(*got, (0..world.written).collect::<Vec<_>>());
-            }
-        });
+        runtime.block_on(live(&logs, steps, known));
+        Ok(())
+    });
+    outcome.expect("each line once");
+}
+
+/// Lets a container live and end; `known` is whether somebody follows from its beginning on.
+async fn live(logs: &Arc<Logs>, steps: Vec<Step>, known: bool) {
+    let mut world = World {
+        logs: Arc::clone(logs),
+        feeds: Feeds::default(),
+        service: ServiceId::new(),
+        replica: ReplicaId::parse("abcdefghijkl").expect("an id"),
+        written: 0,
+        followers: Vec::new(),
+    };
+    let mut streamed = None;
+    if known {
+        world.enter(0);
+        world.open();
     }
+    for step in steps {
+        match step {
+            Step::Write(lines) => world.written += lines,
+            Step::Stream(on, back) => world.stream(on, back, &mut streamed),
+            Step::Enter(opens_in) if world.followers.len() < 8 => world.enter(opens_in),
+            Step::Enter(_) => {}
+            Step::Read => world.read().await,
+        }
+        world.open();
+    }
+    // It is removed, and what it wrote stays readable.
+    if let Some(feed) = world.feeds.of(world.service) {
+        feed.finish(&world.replica, &Mask::default(), output(world.written));
+    }
+    for _ in 0..8 {
+        world.open();
+    }
+    world.read().await;
+    for Following { got, .. } in &world.followers {
+        assert_eq!(*got, (0..world.written).collect::<Vec<_>>());
+    }
+}
+
+/// Logs without an engine.
+fn over(dir: &TempDir, store: &Arc<Embedded>, keyring: Keyring) -> Logs {
+    let engine: Arc<dyn Engine> = Arc::new(Docker::new("unix:///nowhere.sock"));
+    let (instance, files) = (store.instance_id().clone(), dir.path().join("logs"));
+    Logs::new(engine, Arc::clone(store) as Arc<dyn Store>, keyring, instance, files, 1024 * 1024)
 }
 
 /// What its secret is.
@@ -215,16 +236,8 @@ fn service(keyring: &Keyring) -> (Service, Deployment) {
 /// A service with a log, and no engine.
 async fn logs(dir: &TempDir) -> (Arc<Logs>, Arc<Embedded>, Service) {
     let store = Arc::new(Embedded::open(dir.path()).expect("a store"));
-    let engine: Arc<dyn Engine> = Arc::new(Docker::new("unix:///nowhere.sock"));
     let keyring = Keyring::new(&FernetKeys::generate());
-    let logs = Logs::new(
-        engine,
-        Arc::clone(&store) as Arc<dyn Store>,
-        keyring.clone(),
-        store.instance_id().clone(),
-        dir.path().join("logs"),
-        1024 * 1024,
-    );
+    let logs = over(dir, &store, keyring.clone());
     let (service, first) = service(&keyring);
     store.create_service(&service, &first, None).await.expect("created");
     (Arc::new(logs), store, service)

@@ -77,9 +77,8 @@ impl Follower {
         entries.map(|entry| entry["line"].as_str().expect("a text").to_owned()).collect()
     }
 
-    /// The connection, of which nothing more is read and which takes little.
+    /// The connection, of which nothing more is read.
     pub(super) fn stall(self) -> Connection {
-        self.connection.takes(4096);
         self.connection
     }
 }
