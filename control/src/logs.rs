@@ -8,7 +8,6 @@ mod feed;
 mod files;
 mod follower;
 mod keeper;
-mod mask;
 mod masks;
 mod newest;
 mod reading;
@@ -29,7 +28,6 @@ use self::{feed::Feeds, files::Files, keeper::Watched, masks::Masks, tasks::Task
 pub use self::{
     feed::{Ending, Refusal},
     follower::{Followed, Follower, NotFollowed},
-    mask::Mask,
 };
 use crate::{
     engine::Engine,
@@ -174,7 +172,7 @@ impl Logs {
             Some(deployment) => self.masks.of(service, deployment).await?,
             None => Arc::default(),
         };
-        self.tell(service, platform_line(replica, mask.apply(&line))).await
+        self.tell(service, platform_line(replica, mask.text(&line))).await
     }
 
     /// Removes everything that was kept of a service.

@@ -1,57 +1,69 @@
 //! Text without the values of secrets: for whatever a function's code made and somebody else reads.
 //! It protects from mishaps, not from code that means to tell a value: that can spell it differently.
 
+use std::ops::Range;
+
 use crate::environment::{Environment, MASK};
 
-/// Shorter values are found everywhere by chance.
-const LEAST_CHARS: usize = 4;
-/// A line of a longer value, such as a key in PEM.
-const LEAST_LINE_CHARS: usize = 16;
+/// Characters that a value has at least: a shorter one is found in any text.
+const LEAST: usize = 4;
 
-/// Hides values.
-#[derive(Default)]
+/// The secret values that one version of a function has been given. It never shows them.
+#[derive(Clone, Default)]
 pub struct Mask {
-    /// The longest first: one may be part of another.
     values: Vec<String>,
+}
+
+/// Which ends of a text may be in the middle of a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cuts {
+    pub(crate) start: bool,
+    pub(crate) end: bool,
 }
 
 impl std::fmt::Debug for Mask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mask(…)")
+        write!(f, "Mask({})", self.values.len())
     }
 }
 
 impl Mask {
-    /// Hides the secrets among these variables: values of 4 characters or more, as they are and as
-    /// they stand in JSON, and long lines of them.
+    /// Masks the secrets among these variables.
     pub fn of(environment: &Environment) -> Self {
+        let secrets = environment.variables.iter().filter(|(.., is_secret)| *is_secret);
+        Self::new(secrets.map(|(_, value, _)| value))
+    }
+
+    /// Masks these values wherever they stand, also as JSON and most programs write them, and each
+    /// line of one that has several. Values and lines of less than 4 characters are left alone.
+    ///
+    /// ```
+    /// let mask = control::mask::Mask::new(["hunter2"]);
+    /// assert_eq!(mask.text("password=hunter2"), "password=********");
+    /// ```
+    pub fn new<T: AsRef<str>>(secrets: impl IntoIterator<Item = T>) -> Self {
         let mut values = Vec::new();
-        for (_, value, is_secret) in &environment.variables {
-            if !is_secret {
-                continue;
-            }
-            let lines = value.lines().map(str::trim);
-            let long = lines.filter(|line| line.chars().count() >= LEAST_LINE_CHARS);
-            values.extend(long.map(str::to_owned));
-            if value.chars().count() >= LEAST_CHARS {
-                let quoted = serde_json::Value::from(value.as_str()).to_string();
-                values.extend([value.clone(), quoted[1..quoted.len() - 1].to_owned()]);
-            }
+        for secret in secrets {
+            let secret = secret.as_ref();
+            values.push(secret.to_owned());
+            values.extend(secret.lines().map(|line| line.trim().to_owned()));
         }
-        values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        let escaped = |value: &String| {
+            let json = serde_json::to_string(value).ok()?;
+            Some(json.strip_prefix('"')?.strip_suffix('"')?.to_owned())
+        };
+        values.extend(values.iter().filter_map(escaped).collect::<Vec<_>>());
+        values.retain(|value| value.chars().count() >= LEAST);
+        values.sort();
         values.dedup();
         Self { values }
     }
 
     /// The text without the values.
     pub fn text(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
-        for value in &self.values {
-            if clean.contains(value.as_str()) {
-                clean = clean.replace(value.as_str(), MASK);
-            }
-        }
-        clean
+        let mut text = text.to_owned();
+        self.hide(&mut text, Cuts::default());
+        text
     }
 
     /// The bytes without those of the values.
@@ -67,46 +79,102 @@ impl Mask {
             Err(error) => error.into_bytes(),
         }
     }
+
+    /// Takes the values out of a text; where it is cut, also the part of a value that was left.
+    pub(crate) fn hide(&self, text: &mut String, cuts: Cuts) {
+        let mut found = Vec::new();
+        for value in &self.values {
+            found_in(text, value, &mut found);
+            if cuts.start {
+                let rests = value.char_indices().map(|(at, _)| &value[at..]).skip(1);
+                let rest = rests.filter(|rest| rest.chars().nth(LEAST - 1).is_some());
+                let rest = rest.into_iter().find(|rest| text.starts_with(rest));
+                found.extend(rest.map(|rest| 0..rest.len()));
+            }
+            if cuts.end {
+                let beginnings = value.char_indices().rev().map(|(at, _)| &value[..at]);
+                let mut long = beginnings.filter(|part| part.chars().nth(LEAST - 1).is_some());
+                let beginning = long.find(|part| text.ends_with(part));
+                found.extend(beginning.map(|part| text.len() - part.len()..text.len()));
+            }
+        }
+        if !found.is_empty() {
+            *text = replaced(text, found);
+        }
+    }
 }
 
 fn widened(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
+/// Where a value stands in a text, also where it overlaps itself.
+fn found_in(text: &str, value: &str, found: &mut Vec<Range<usize>>) {
+    let step = value.chars().next().map_or(1, char::len_utf8);
+    let mut from = 0;
+    while let Some(at) = text.get(from..).and_then(|rest| rest.find(value)) {
+        found.push(from + at..from + at + value.len());
+        from += at + step;
+    }
+}
+
+/// The text with one mask for each run of values that overlap.
+fn replaced(text: &str, mut found: Vec<Range<usize>>) -> String {
+    found.sort_by_key(|range| range.start);
+    let mut masked = String::with_capacity(text.len());
+    let mut after = 0;
+    for range in found {
+        if range.start >= after {
+            masked.push_str(&text[after..range.start]);
+            masked.push_str(MASK);
+        }
+        after = after.max(range.end);
+    }
+    masked.push_str(&text[after..]);
+    masked
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::name::EnvKey;
 
-    fn mask(secrets: &[&str]) -> Mask {
-        let secret = |(at, value): (usize, &&str)| {
-            (EnvKey::parse(format!("KEY_{at}")).expect("valid"), (*value).to_owned(), true)
-        };
-        let mut variables: Vec<_> = secrets.iter().enumerate().map(secret).collect();
-        variables.push((EnvKey::parse("COLOUR").expect("valid"), "blue".to_owned(), false));
-        Mask::of(&Environment { variables })
+    #[test]
+    fn values_are_masked_wherever_they_stand() {
+        let mask = Mask::new(["hunter2", "abc", "abcd-efgh", "efgh-ijkl", "aaaa"]);
+        let cases = [
+            ("nothing", "nothing"),
+            ("hunter2", "********"),
+            ("a hunter2, hunter2!", "a ********, ********!"),
+            ("hunter2hunter2", "****************"),
+            ("abc", "abc"),
+            ("x abcd-efgh-ijkl y", "x ******** y"),
+            ("aaaaaa", "********"),
+            ("\u{e4}hunter2\u{e4}", "\u{e4}********\u{e4}"),
+        ];
+        for (text, masked) in cases {
+            assert_eq!(mask.text(text), masked);
+        }
+        assert_eq!(format!("{mask:?}"), "Mask(4)");
     }
 
     #[test]
-    fn secrets_go_and_everything_else_stays() {
-        let mask = mask(&["s3cret", "long-s3cret-value", "abc", "s\u{fc}\u{df}"]);
-        for (text, clean) in [
-            ("nothing blue abc", "nothing blue abc"),
-            ("a s3crets3cret b", "a **************** b"),
-            ("long-s3cret-value", "********"),
-            ("s\u{fc}\u{df}", "s\u{fc}\u{df}"), // three characters, though five bytes
-            ("", ""),
-        ] {
-            assert_eq!(mask.text(text), clean);
-            assert_eq!(mask.bytes(text.into()), clean.as_bytes());
-        }
+    fn only_secrets_are_hidden() {
+        let variable = |key: &str, value: &str, is_secret| {
+            (EnvKey::parse(key).expect("valid"), value.to_owned(), is_secret)
+        };
+        let variables = vec![variable("A", "s3cret", true), variable("B", "blue", false)];
+        let mask = Mask::of(&Environment { variables });
+        assert_eq!(mask.text("s3cret blue"), "******** blue");
+        assert_eq!(mask.bytes(b"s3cret blue".to_vec()), b"******** blue");
         assert_eq!(Mask::default().text("s3cret"), "s3cret");
-        assert_eq!(format!("{mask:?}"), "Mask(…)");
     }
 
     #[test]
     fn bytes_that_are_no_text_are_searched_too() {
-        let mask = mask(&["gr\u{fc}n"]);
+        let mask = Mask::new(["gr\u{fc}n"]);
         let bytes = [b"\xff", "gr\u{fc}n\u{fc}".as_bytes(), b"\xfe"].concat();
         let clean = [b"\xff********", "\u{fc}".as_bytes(), b"\xfe"].concat();
         assert_eq!(mask.bytes(bytes.clone()), clean);
@@ -114,11 +182,54 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_found_as_it_stands_in_json_and_line_by_line() {
-        let value = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\n\"end\"";
-        let mask = mask(&[value]);
-        let json = serde_json::json!({ "key": value }).to_string();
-        assert_eq!(mask.text(&json), r#"{"key":"********"}"#);
-        assert_eq!(mask.text("1: MIIEvQIBADANBgkqhkiG\n2: \"end\""), "1: ********\n2: \"end\"");
+    fn a_value_of_several_lines_is_masked_line_by_line_and_as_it_is_quoted() {
+        let mask = Mask::new(["-----BEGIN\n  MIIE\"x\n}\n"]);
+        assert_eq!(mask.text("-----BEGIN"), "********");
+        assert_eq!(mask.text("  MIIE\"x"), "  ********");
+        assert_eq!(mask.text("}"), "}");
+        assert_eq!(mask.text(r#"{"key":"-----BEGIN\n  MIIE\"x\n}\n"}"#), r#"{"key":"********"}"#);
+    }
+
+    #[test]
+    fn what_a_cut_left_of_a_value_is_masked() {
+        let mask = Mask::new(["0123456789"]);
+        let hidden = |text: &str, start, end| {
+            let mut text = text.to_owned();
+            mask.hide(&mut text, Cuts { start, end });
+            text
+        };
+        assert_eq!(hidden("3456789 x 01234567", false, false), "3456789 x 01234567");
+        assert_eq!(hidden("3456789 x 01234567", true, false), "******** x 01234567");
+        assert_eq!(hidden("3456789 x 01234567", false, true), "3456789 x ********");
+        assert_eq!(hidden("789 x 012", true, true), "789 x 012", "too short to tell");
+    }
+
+    proptest! {
+        /// However a text with secrets is cut, no four characters of one that was cut are left, and
+        /// none is left whole.
+        #[test]
+        fn nothing_of_a_secret_survives_a_cut(
+            before in "[a-z ]{0,20}", after in "[a-z ]{0,20}", secret in "[0-9A-Z]{4,12}",
+            from in 0usize..60, to in 0usize..60,
+        ) {
+            let text = format!("{before}{secret}{after}");
+            let (from, to) = (from.min(text.len()), to.min(text.len()));
+            prop_assume!(from <= to);
+            let mut part = text[from..to].to_owned();
+            let cuts = Cuts { start: from > 0, end: to < text.len() };
+            Mask::new([&secret]).hide(&mut part, cuts);
+            for piece in secret.as_bytes().windows(LEAST) {
+                let piece = std::str::from_utf8(piece).expect("ASCII");
+                let inside = from > before.len() && to < before.len() + secret.len();
+                prop_assert!(inside || !part.contains(piece), "{part}");
+            }
+        }
+
+        /// Whatever the values and the text are, no value is left.
+        #[test]
+        fn no_value_is_left(text in "[ab\u{e4}]{0,30}", secrets in prop::collection::vec("[ab\u{e4}]{4,6}", 0..4)) {
+            let masked = Mask::new(&secrets).text(&text);
+            prop_assert!(secrets.iter().all(|secret| !masked.contains(secret.as_str())), "{masked}");
+        }
     }
 }

@@ -3,14 +3,11 @@
 
 use jiff::Timestamp;
 
-use super::{
-    LogEntry, LogStream,
-    mask::{Cuts, Mask},
-    truncate,
-};
+use super::{LogEntry, LogStream, truncate};
 use crate::{
     engine::{LineStart, Output, OutputLine},
     limits,
+    mask::{Cuts, Mask},
     name::ReplicaId,
 };
 

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    LogEntry, Mask,
+    LogEntry,
     cursor::{Cursor, Position},
     newest::size,
     platform_line,
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     engine::{Output, OutputLine},
     limits,
+    mask::Mask,
     name::{DeploymentId, ReplicaId, ServiceId},
 };
 

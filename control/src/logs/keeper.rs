@@ -15,7 +15,6 @@ use super::{
     Logs,
     cursor::{Cursor, Position, stream_of},
     feed::Feed,
-    mask::Mask,
     platform_line,
     reading::MOST_LINES,
 };
@@ -23,6 +22,7 @@ use crate::{
     engine::OutputQuery,
     error::Result,
     limits,
+    mask::Mask,
     name::{DeploymentId, ReplicaId, ServiceId},
 };
 
@@ -98,7 +98,7 @@ impl Logs {
         let outcome = self.catch_up(&watched, &mut kept, &mask, self.feeds.of(service)).await;
         self.watched.lock().remove(replica);
         if let Some(line) = why {
-            self.tell(service, platform_line(replica, mask.apply(&line))).await?;
+            self.tell(service, platform_line(replica, mask.text(&line))).await?;
         }
         outcome
     }

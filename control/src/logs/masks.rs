@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::Mask;
 use crate::{
     environment::Environment,
     error::Result,
+    mask::Mask,
     name::{DeploymentId, ServiceId},
     secret::Keyring,
     store::Store,
@@ -40,8 +40,7 @@ impl Masks {
             return Ok(Arc::default());
         }
         let environment = Environment::open(&kept, &self.keyring)?;
-        let secret = environment.variables.iter().filter(|(.., is_secret)| *is_secret);
-        let mask = Arc::new(Mask::new(secret.map(|(_, value, _)| value)));
+        let mask = Arc::new(Mask::of(&environment));
         let mut known = self.known.lock();
         if known.len() >= REMEMBERED {
             known.clear();

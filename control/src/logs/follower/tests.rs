@@ -5,7 +5,8 @@ use super::*;
 use crate::{
     engine::{Engine, LineStart, Output, OutputLine, docker::Docker},
     environment::EnvVar,
-    logs::{LogStream, Mask, cursor::Cursor, feed::Feeds},
+    logs::{LogStream, cursor::Cursor, feed::Feeds},
+    mask::Mask,
     name::{DeploymentId, EnvKey, FunctionName, HandlerName, PublicDomain, ServiceName, UserName},
     secret::{FernetKeys, Keyring},
     service::{Cause, Deployment, Egress, EventFormat, FunctionSpec, Origin, Replica, Service},
