@@ -39,7 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn output(written: usize) -> Output {
     let line = |nth: usize| OutputLine {
         at: Timestamp::from_second(nth as i64 + 4_000_000_000).expect("a time"),
-        stderr: nth % 3 == 0,
+        stderr: nth.is_multiple_of(3),
         line: nth.to_string(),
         start: LineStart::Line,
         cut_end: false,

@@ -87,8 +87,8 @@ fn a_log_is_followed_across_deployments_and_replicas() {
 
     let deleted = grid.api("DELETE", &service.path(""), None);
     assert_eq!(deleted.status, 204);
-    assert_eq!(follower.to_end().last().map(String::as_str), Some("The service was deleted."));
-    assert_eq!(other.to_end(), ["The service was deleted."]);
+    assert_eq!(follower.rest().last().map(String::as_str), Some("The service was deleted."));
+    assert_eq!(other.rest(), ["The service was deleted."]);
 }
 
 #[test]
@@ -153,10 +153,10 @@ fn a_log_is_followed_as_text_and_as_events() {
 
     // With an end that has come, and one that comes.
     let at = last["at"].as_str().expect("a time");
-    assert_eq!(Follower::new(&grid, &service, &format!("&until={at}&tail=1")).to_end(), ["v1 c"]);
+    assert_eq!(Follower::new(&grid, &service, &format!("&until={at}&tail=1")).rest(), ["v1 c"]);
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
     let until = format!("&until={soon}&tail=1");
-    assert_eq!(Follower::new(&grid, &service, &until).to_end(), ["v1 c"]);
+    assert_eq!(Follower::new(&grid, &service, &until).rest(), ["v1 c"]);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn followers_are_bounded() {
         let mut follower = Follower::with(&grid, &services[0], "&tail=0", "");
         follower.head[0].ends_with("200 OK") && {
             assert_eq!(grid.api("DELETE", &services[0].path(""), None).status, 204);
-            follower.to_end() == ["The service was deleted."]
+            follower.rest() == ["The service was deleted."]
         }
     });
     drop(of_others);
@@ -234,7 +234,7 @@ fn following_ends_with_grid_and_with_the_token() {
     let mut follower = Follower::new(&grid, &service, "&tail=1");
     assert_eq!(follower.until("v1 a"), ["v1 a"]);
     grid.stop();
-    assert_eq!(follower.to_end(), ["Grid is stopped or replaced. Ask again."]);
+    assert_eq!(follower.rest(), ["Grid is stopped or replaced. Ask again."]);
     assert!(!grid.log().contains("were cut off"), "{}", grid.log());
     grid.restart();
     let mut follower = Follower::new(&grid, &service, "&tail=1");

@@ -72,7 +72,7 @@ impl Follower {
     }
 
     /// Texts of all entries that are left.
-    pub(super) fn to_end(&mut self) -> Vec<String> {
+    pub(super) fn rest(&mut self) -> Vec<String> {
         let entries = std::iter::from_fn(|| self.entry());
         entries.map(|entry| entry["line"].as_str().expect("a text").to_owned()).collect()
     }
