@@ -12,7 +12,13 @@ const LEAST: usize = 4;
 #[derive(Clone, Default)]
 pub struct Mask {
     values: Vec<String>,
+    /// The values are not known: nothing that a function wrote may be shown.
+    unknown: bool,
 }
+
+/// What stands for a line that may hold values which nobody can look for.
+const WITHHELD: &str =
+    "(withheld: it may hold secrets that none of the keys in GRID_FERNET_KEYS opens)";
 
 /// Which ends of a text may be in the middle of a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,13 +62,18 @@ impl Mask {
         values.retain(|value| value.chars().count() >= LEAST);
         values.sort();
         values.dedup();
-        Self { values }
+        Self { values, unknown: false }
+    }
+
+    /// For a function whose values cannot be opened: what it wrote is withheld, line by line.
+    pub(crate) fn unknown() -> Self {
+        Self { values: Vec::new(), unknown: true }
     }
 
     /// The text without the values.
     pub fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        self.hide(&mut text, Cuts::default());
+        self.replace_in(&mut text, Cuts::default());
         text
     }
 
@@ -73,15 +84,24 @@ impl Mask {
             // One character for each byte, so that text can be searched.
             Err(error) if !self.values.is_empty() => {
                 let values = self.values.iter().map(|value| widened(value.as_bytes()));
-                let clean = Self { values: values.collect() }.text(&widened(error.as_bytes()));
+                let clean = Self { values: values.collect(), unknown: false }
+                    .text(&widened(error.as_bytes()));
                 clean.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect()
             }
             Err(error) => error.into_bytes(),
         }
     }
 
-    /// Takes the values out of a text; where it is cut, also the part of a value that was left.
+    /// Takes the values out of a line that a function wrote; where it is cut, also the part of a value that was left.
     pub(crate) fn hide(&self, text: &mut String, cuts: Cuts) {
+        if self.unknown {
+            WITHHELD.clone_into(text);
+        } else {
+            self.replace_in(text, cuts);
+        }
+    }
+
+    fn replace_in(&self, text: &mut String, cuts: Cuts) {
         let mut found = Vec::new();
         for value in &self.values {
             found_in(text, value, &mut found);
@@ -140,6 +160,14 @@ mod tests {
 
     use super::*;
     use crate::name::EnvKey;
+
+    #[test]
+    fn lines_of_a_function_whose_values_are_unknown_are_withheld() {
+        let mut line = "token=hunter2".to_owned();
+        Mask::unknown().hide(&mut line, Cuts::default());
+        assert!(line.contains("GRID_FERNET_KEYS") && !line.contains("hunter2"), "{line}");
+        assert_eq!(Mask::unknown().text("Grid's own line"), "Grid's own line");
+    }
 
     #[test]
     fn values_are_masked_wherever_they_stand() {

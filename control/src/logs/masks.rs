@@ -28,8 +28,10 @@ impl Masks {
         Self { store, keyring, known: Mutex::default() }
     }
 
+    /// Values that the keys do not open are looked for in vain: then nothing of the function's is shown.
+    ///
     /// # Errors
-    /// `Store`: then nothing may be shown.
+    /// `Store` when it does not answer.
     pub(super) async fn of(&self, service: ServiceId, id: DeploymentId) -> Result<Arc<Mask>> {
         if let Some(mask) = self.known.lock().get(&id) {
             return Ok(Arc::clone(mask));
@@ -39,8 +41,14 @@ impl Masks {
             // Not remembered: a deployment that the store does not have is no other than one without.
             return Ok(Arc::default());
         }
-        let environment = Environment::open(&kept, &self.keyring)?;
-        let mask = Arc::new(Mask::of(&environment));
+        let mask = match Environment::open(&kept, &self.keyring) {
+            Ok(environment) => Arc::new(Mask::of(&environment)),
+            // Not remembered: the key may come back.
+            Err(error) => {
+                tracing::warn!(%service, deployment = %id, %error, "output is withheld");
+                return Ok(Arc::new(Mask::unknown()));
+            }
+        };
         let mut known = self.known.lock();
         if known.len() >= REMEMBERED {
             known.clear();
