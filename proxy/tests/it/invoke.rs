@@ -125,7 +125,9 @@ fn a_draft_is_tried_beside_what_is_deployed() {
 fn a_sandbox_is_as_shut_in_as_a_replica() {
     let grid = Grid::start();
     let code = "exports.handler = () => new Promise((done) => setTimeout(done, 1500))";
-    let service = grid.create("alike", "node18", code, json!({"min_replicas": 1}));
+    let secret = json!([{"key": "API_KEY", "value": "s3cret-value", "is_secret": true}]);
+    let settings = json!({"min_replicas": 1, "env_vars": secret});
+    let service = grid.create("alike", "node18", code, settings);
     let replica = docker::containers(&service.id, false).pop().expect("a container");
     let mut sandbox = None;
     std::thread::scope(|scope| {
@@ -153,6 +155,7 @@ fn a_sandbox_is_as_shut_in_as_a_replica() {
         assert_eq!(parts[0], parts[1], "{part}");
     }
     assert_eq!(sandbox["Config"]["User"], "1000:1000");
+    assert!(!sandbox.to_string().contains("s3cret"), "the engine knows no secrets");
     for label in ["grid.managed", "grid.instance", "grid.service", "grid.deployment"] {
         assert_eq!(sandbox["Config"]["Labels"][label], replica["Config"]["Labels"][label]);
     }
