@@ -3,6 +3,7 @@
 mod follow;
 mod follower;
 mod kept;
+mod secret;
 
 use serde_json::{Value, json};
 
