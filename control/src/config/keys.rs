@@ -18,8 +18,8 @@ pub(super) struct Args {
 pub enum KeysCommand {
     /// Seal every environment variable anew with another key, and drop the keys before it.
     ///
-    /// Functions go on running. A new key is made when the keys are in <data-dir>/fernet_keys. Keys of
-    /// GRID_FERNET_KEYS are its owner's: put a new one in front, start Grid again (grid upgrade), and
-    /// rotate; then the others can be removed from the setting.
+    /// Functions go on running. A new key is made when the keys are in the file fernet_keys of the data
+    /// directory. Keys of GRID_FERNET_KEYS are its owner's: put a new one in front, start Grid again
+    /// (grid upgrade), and rotate; then the others can be removed from the setting.
     Rotate,
 }
