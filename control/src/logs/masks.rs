@@ -41,7 +41,13 @@ impl Masks {
             // Not remembered: a deployment that the store does not have is no other than one without.
             return Ok(Arc::default());
         }
-        let mask = match Environment::open(&kept, &self.keyring) {
+        let mut opened = Environment::open(&kept, &self.keyring);
+        if opened.is_err() {
+            // The keys may have been changed between the two.
+            let kept = self.store.environment(service, id).await?;
+            opened = Environment::open(&kept, &self.keyring);
+        }
+        let mask = match opened {
             Ok(environment) => Arc::new(Mask::of(&environment)),
             // Not remembered: the key may come back.
             Err(error) => {
