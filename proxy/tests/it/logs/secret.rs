@@ -16,25 +16,36 @@ const KEY: &str = "-----BEGIN PLANTED KEY-----\nMIIEplantedvQIBADANBg\n-----END 
 /// No part of a secret that is as long as this may be seen.
 const PARTS: [&str; 4] = ["planted-s3", "s3cret-01", "56789", "MIIEplanted"];
 
-const NODE: &str = r#"console.log("loads with " + process.env.API_KEY);
+/// Written past the runner, which masks what goes through the language's own streams.
+const NODE: &str = r#"const {writeSync} = require("fs");
+const say = (text, to = 1) => {
+  let rest = Buffer.from(text + "\n");
+  while (rest.length) {
+    try { rest = rest.subarray(writeSync(to, rest)); } catch (error) { if (error.code !== "EAGAIN") throw error; }
+  }
+};
+say("loads with " + process.env.API_KEY);
 exports.handler = async () => {
-  console.log("out " + process.env.API_KEY + process.env.API_KEY);
-  console.error("err " + process.env.API_KEY);
-  console.log(JSON.stringify({key: process.env.PEM}));
-  console.log(process.env.PEM);
-  for (let n = 0; n < 30; n++) console.log("x".repeat(16384 - n) + process.env.API_KEY + " behind");
-  console.log("the last");
+  console.log("told " + process.env.API_KEY);
+  say("out " + process.env.API_KEY + process.env.API_KEY);
+  say("err " + process.env.API_KEY, 2);
+  say(JSON.stringify({key: process.env.PEM}));
+  say(process.env.PEM);
+  for (let n = 0; n < 25; n++) say("x".repeat(16384 - n) + process.env.API_KEY + " behind");
+  say("the last");
   throw new Error("no way with " + process.env.API_KEY);
 };"#;
-const PYTHON: &str = r#"import json, os, sys
-print("loads with " + os.environ["API_KEY"])
+const PYTHON: &str = r#"import json, os
+def say(text, to=1): os.write(to, (text + "\n").encode())
+say("loads with " + os.environ["API_KEY"])
 def handler(event, context):
-    print("out " + os.environ["API_KEY"] + os.environ["API_KEY"])
-    print("err " + os.environ["API_KEY"], file=sys.stderr)
-    print(json.dumps({"key": os.environ["PEM"]}))
-    print(os.environ["PEM"])
-    for n in range(30): print("x" * (16384 - n) + os.environ["API_KEY"] + " behind")
-    print("the last")
+    print("told " + os.environ["API_KEY"])
+    say("out " + os.environ["API_KEY"] + os.environ["API_KEY"])
+    say("err " + os.environ["API_KEY"], 2)
+    say(json.dumps({"key": os.environ["PEM"]}))
+    say(os.environ["PEM"])
+    for n in range(25): say("x" * (16384 - n) + os.environ["API_KEY"] + " behind")
+    say("the last")
     raise ValueError("no way with " + os.environ["API_KEY"])
 "#;
 
@@ -88,13 +99,21 @@ fn secrets_are_masked_wherever_lines_are_seen() {
             clean(&grid, &service).iter().any(|line| line == "the last")
         });
         let lines = clean(&grid, &service);
-        for expected in ["loads with ********", "out ****************", "err ********", "********"]
-        {
-            assert!(lines.iter().any(|line| line == expected), "{expected}: {lines:?}");
+        let short: Vec<_> = lines.iter().filter(|line| line.len() < 1000).collect();
+        for expected in [
+            "loads with ********",
+            "told ********",
+            "out ****************",
+            "err ********",
+            "********",
+        ] {
+            assert!(short.iter().any(|line| *line == expected), "{expected}: {short:?}");
         }
-        assert!(lines.iter().any(|line| line.contains("no way with ********")), "{lines:?}");
-        assert!(lines.iter().any(|line| line.replace(' ', "") == r#"{"key":"********"}"#));
-        assert_eq!(lines.iter().filter(|line| line.ends_with(" behind")).count(), 30);
+        assert!(lines.iter().any(|line| line.contains("no way with ********")), "{short:?}");
+        let json: Vec<_> = lines.iter().filter(|line| line.contains("key")).collect();
+        assert_eq!(json.len(), 1, "{json:?}");
+        assert_eq!(json[0].replace(' ', ""), r#"{"key":"********"}"#);
+        assert_eq!(lines.iter().filter(|line| line.ends_with(" behind")).count(), 25);
         let followed = follower.until("the last");
         assert!(followed.iter().all(|line| seen(line).is_empty()), "{followed:?}");
         assert!(followed.iter().any(|line| line == "out ****************"));
