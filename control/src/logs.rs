@@ -5,11 +5,13 @@
 
 mod cursor;
 mod feed;
+mod feeds;
 mod files;
 mod follower;
 mod keeper;
 mod masks;
 mod newest;
+mod pace;
 mod reading;
 mod ring;
 mod streams;
@@ -24,11 +26,12 @@ use tokio::sync::{Semaphore, watch};
 use utoipa::ToSchema;
 
 pub(crate) use self::cursor::is_mark;
-use self::{feed::Feeds, files::Files, keeper::Watched, masks::Masks, tasks::Tasks};
 pub use self::{
-    feed::{Ending, Refusal},
+    feed::Ending,
+    feeds::Refusal,
     follower::{Followed, Follower, NotFollowed},
 };
+use self::{feeds::Feeds, files::Files, keeper::Watched, masks::Masks, tasks::Tasks};
 use crate::{
     engine::Engine,
     error::Result,

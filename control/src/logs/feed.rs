@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     task::AbortHandle,
     time::Instant,
 };
@@ -20,6 +20,7 @@ use super::{
     LogEntry,
     cursor::{Cursor, Position},
     newest::size,
+    pace::{BURST, Pace},
     platform_line,
     ring::Ring,
 };
@@ -30,24 +31,9 @@ use crate::{
     name::{DeploymentId, ReplicaId, ServiceId},
 };
 
-/// Bytes per second of one service that are given out at most, after a burst of half the ring: who reads
-/// at this pace is never behind. The engine holds the rest, as far as it keeps it.
-const PACE: usize = 1024 * 1024;
-const BURST: usize = limits::LOG_FOLLOW_BYTES / 2;
 /// Lines of a container that ended before it was known are new when they are not older than the feed,
 /// give or take what two clocks differ.
 const CLOCKS: Duration = Duration::from_secs(10);
-
-/// Why a log cannot be followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// This many follow already.
-    Full(usize),
-    /// This many follow this service already.
-    ServiceFull(usize),
-    /// Grid is ending.
-    Ending,
-}
 
 /// Why following ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +48,6 @@ pub enum Ending {
     Deleted,
     /// Grid ends, or is replaced.
     Stopping,
-}
-
-/// The feeds of all services; none any more when Grid ends.
-pub(super) struct Feeds {
-    open: Mutex<Option<HashMap<ServiceId, Arc<Feed>>>>,
-    seats: Arc<Semaphore>,
 }
 
 /// One service's.
@@ -119,84 +99,14 @@ struct Seat {
     place: Option<OwnedSemaphorePermit>,
 }
 
-/// How many bytes were given out of late.
-struct Pace {
-    spent: usize,
-    at: Instant,
-}
-
 /// A container that a stream is to be opened for.
 pub(super) struct ToStream {
     pub(super) replica: ReplicaId,
     pub(super) deployment: DeploymentId,
 }
 
-impl Default for Feeds {
-    fn default() -> Self {
-        let seats = Arc::new(Semaphore::new(limits::LOG_FOLLOWERS.0));
-        Self { open: Mutex::new(Some(HashMap::new())), seats }
-    }
-}
-
-impl Feeds {
-    /// Gives a new follower a seat: the feed, the seat's number, and whether the feed is new.
-    pub(super) fn enter(
-        &self,
-        service: ServiceId,
-        until: (Instant, Ending),
-    ) -> Result<(Arc<Feed>, u64, bool), Refusal> {
-        let mut open = self.open.lock();
-        let open = open.as_mut().ok_or(Refusal::Ending)?;
-        let (all, of_one) = limits::LOG_FOLLOWERS;
-        let place = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| Refusal::Full(all))?;
-        let known = open.get(&service).filter(|feed| feed.state.lock().ended.is_none());
-        let (feed, is_new) = match known {
-            Some(feed) => (Arc::clone(feed), false),
-            None => (Arc::new(Feed::new(service)), true),
-        };
-        let seat = feed.seat(place, until).ok_or(Refusal::ServiceFull(of_one))?;
-        if is_new {
-            open.insert(service, Arc::clone(&feed));
-        }
-        Ok((feed, seat, is_new))
-    }
-
-    /// The feed of a service that somebody follows.
-    pub(super) fn of(&self, service: ServiceId) -> Option<Arc<Feed>> {
-        self.open.lock().as_ref()?.get(&service).map(Arc::clone)
-    }
-
-    /// Takes a feed away that nobody follows any more, or that has ended. False when somebody does.
-    pub(super) fn leave(&self, feed: &Arc<Feed>) -> bool {
-        let mut open = self.open.lock();
-        if !feed.is_over() {
-            return false;
-        }
-        if let Some(open) = open.as_mut()
-            && open.get(&feed.service).is_some_and(|known| Arc::ptr_eq(known, feed))
-        {
-            open.remove(&feed.service);
-        }
-        true
-    }
-
-    /// Ends a service's feed.
-    pub(super) fn end(&self, service: ServiceId, why: Ending) {
-        if let Some(feed) = self.of(service) {
-            feed.end(why);
-        }
-    }
-
-    /// Ends them all; there will be no others.
-    pub(super) fn close(&self) {
-        for feed in self.open.lock().take().into_iter().flatten() {
-            feed.1.end(Ending::Stopping);
-        }
-    }
-}
-
 impl Feed {
-    fn new(service: ServiceId) -> Self {
+    pub(super) fn new(service: ServiceId) -> Self {
         let state = State {
             ring: Ring::new(limits::LOG_FOLLOW_BYTES),
             sources: HashMap::new(),
@@ -204,13 +114,18 @@ impl Feed {
             seats: HashMap::new(),
             next_seat: 0,
             ended: None,
-            pace: Pace { spent: 0, at: Instant::now() },
+            pace: Pace::new(Instant::now()),
         };
         let (news, work) = (watch::Sender::new(()), Notify::new());
         Self { service, begun: Timestamp::now(), state: Mutex::new(state), news, work }
     }
 
-    fn seat(&self, place: OwnedSemaphorePermit, until: (Instant, Ending)) -> Option<u64> {
+    /// Takes a seat, if there is one left.
+    pub(super) fn seat(
+        &self,
+        place: OwnedSemaphorePermit,
+        until: (Instant, Ending),
+    ) -> Option<u64> {
         let mut state = self.state.lock();
         if state.seats.values().filter(|seat| seat.ended.is_none()).count()
             >= limits::LOG_FOLLOWERS.1
@@ -405,6 +320,11 @@ impl Feed {
         next
     }
 
+    /// There will be no more lines.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().ended.is_some()
+    }
+
     /// Nobody follows, or it has ended.
     pub(super) fn is_over(&self) -> bool {
         let state = self.state.lock();
@@ -436,17 +356,6 @@ impl Seat {
             self.ended = Some(why);
         }
         self.place = None;
-    }
-}
-
-impl Pace {
-    fn spend(&mut self, bytes: usize, now: Instant) -> Duration {
-        let rested = now.saturating_duration_since(self.at).as_millis();
-        let rested = usize::try_from(rested).unwrap_or(usize::MAX);
-        self.at = now;
-        self.spent = self.spent.saturating_sub(rested.saturating_mul(PACE / 1000)) + bytes;
-        let over = self.spent.saturating_sub(BURST);
-        Duration::from_millis((over * 1000 / PACE) as u64)
     }
 }
 

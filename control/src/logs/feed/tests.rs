@@ -1,5 +1,8 @@
 use super::*;
-use crate::{engine::LineStart, logs::LogStream};
+use crate::{
+    engine::LineStart,
+    logs::{LogStream, feeds::Feeds},
+};
 
 fn entry(nth: usize, length: usize) -> LogEntry {
     LogEntry {
@@ -13,63 +16,6 @@ fn entry(nth: usize, length: usize) -> LogEntry {
 
 fn later(seconds: u64) -> (Instant, Ending) {
     (Instant::now() + Duration::from_secs(seconds), Ending::TooLong)
-}
-
-fn refused(feeds: &Feeds, service: ServiceId) -> Option<Refusal> {
-    feeds.enter(service, later(9)).err()
-}
-
-#[tokio::test(start_paused = true)]
-async fn seats_are_bounded_in_all_and_of_each_service() {
-    let (all, of_one) = limits::LOG_FOLLOWERS;
-    let feeds = Feeds::default();
-    let service = ServiceId::new();
-    let mut taken = Vec::new();
-    for nth in 0..of_one {
-        let (feed, seat, is_new) = feeds.enter(service, later(9)).expect("a seat");
-        assert_eq!(is_new, nth == 0);
-        taken.push((feed, seat));
-    }
-    assert_eq!(refused(&feeds, service), Some(Refusal::ServiceFull(of_one)));
-    while taken.len() < all {
-        let (feed, seat, _) = feeds.enter(ServiceId::new(), later(9)).expect("a seat");
-        taken.push((feed, seat));
-    }
-    assert_eq!(refused(&feeds, ServiceId::new()), Some(Refusal::Full(all)));
-    // One who leaves makes room, and so does one who has ended but does not look.
-    let (feed, seat) = taken.remove(0);
-    feed.leave(seat);
-    let again = feeds.enter(service, later(5)).expect("a seat");
-    assert_eq!(refused(&feeds, service), Some(Refusal::Full(all)));
-    let (now, end) = later(5);
-    assert_eq!(feed.expire(now), Some(now + Duration::from_secs(4)));
-    assert_eq!(again.0.read(again.1, 1), Err(end));
-    assert!(feeds.enter(service, later(9)).is_ok());
-    feeds.close();
-    assert_eq!(refused(&feeds, service), Some(Refusal::Ending));
-    assert_eq!(taken[0].0.read(taken[0].1, 1), Err(Ending::Stopping));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_feed_is_there_as_long_as_somebody_follows() {
-    let feeds = Feeds::default();
-    let service = ServiceId::new();
-    let (feed, first, _) = feeds.enter(service, later(9)).expect("a seat");
-    let (_, second, is_new) = feeds.enter(service, later(9)).expect("a seat");
-    assert!(!is_new);
-    feed.leave(first);
-    assert!(!feeds.leave(&feed) && feeds.of(service).is_some());
-    feed.leave(second);
-    assert!(feeds.leave(&feed) && feeds.of(service).is_none());
-
-    // One that has ended is replaced, whoever still reads from it.
-    let (ended, seat, _) = feeds.enter(service, later(9)).expect("a seat");
-    ended.tell(entry(0, 1));
-    feeds.end(service, Ending::Deleted);
-    let (new, _, is_new) = feeds.enter(service, later(9)).expect("a seat");
-    assert!(is_new && feeds.leave(&ended) && !feeds.leave(&new) && feeds.of(service).is_some());
-    assert_eq!(ended.read(seat, 100).map(|lines| lines.len()), Ok(1), "what came before");
-    assert_eq!(ended.read(seat, 100), Err(Ending::Deleted));
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,21 +35,6 @@ async fn who_reads_too_slowly_is_dropped_and_keeps_nobody_waiting() {
     assert_eq!(feed.read(slow, 1), Err(Ending::Slow));
     feed.end(Ending::Stopping);
     assert_eq!(feed.read(slow, 1), Err(Ending::Slow), "whatever comes after it");
-}
-
-#[test]
-fn a_flood_is_given_out_at_a_pace() {
-    let start = Instant::now();
-    let mut pace = Pace { spent: 0, at: start };
-    assert_eq!(pace.spend(BURST, start), Duration::ZERO);
-    assert_eq!(pace.spend(PACE, start), Duration::from_secs(1));
-    let (mut now, mut sent) = (start + Duration::from_secs(1), 0);
-    while now < start + Duration::from_secs(11) {
-        now += pace.spend(64 * 1024, now).max(Duration::from_millis(1));
-        sent += 64 * 1024;
-    }
-    assert!((PACE * 9..PACE * 11).contains(&sent), "{sent} bytes in ten seconds");
-    assert_eq!(pace.spend(BURST, now + Duration::from_secs(60)), Duration::ZERO, "after a rest");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     engine::{Engine, LineStart, Output, OutputLine, docker::Docker},
     environment::EnvVar,
-    logs::{LogStream, cursor::Cursor, feed::Feeds},
+    logs::{LogStream, cursor::Cursor, feeds::Feeds},
     mask::Mask,
     name::{DeploymentId, EnvKey, FunctionName, HandlerName, PublicDomain, ServiceName, UserName},
     secret::{FernetKeys, Keyring},

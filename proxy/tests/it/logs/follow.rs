@@ -10,8 +10,7 @@ use super::{
 };
 use crate::{
     docker::{self, GATE, at_gate, open_gate},
-    grid::{Grid, Service, TOKEN, wait_until},
-    http::Connection,
+    grid::{Grid, Service, wait_until},
     process::short_dir,
     relay::Relay,
 };
@@ -242,17 +241,24 @@ fn following_ends_with_grid_and_with_the_token() {
     call(&grid, &service, "b");
     assert_eq!(follower.until("v1 b"), ["v1 b"], "of the container that was found again");
 
-    // Nobody else reads along.
-    let head = |token: &str| {
-        let mut connection = Connection::open(grid.admin);
-        let path = service.path("logs/?follow=true");
-        connection.send(format!(
-            "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Token {token}\r\n\r\n"
-        ));
-        connection.line()
-    };
-    assert_eq!(head(&format!("{TOKEN}x")), "HTTP/1.1 401 Unauthorized");
-    assert_eq!(head(TOKEN), "HTTP/1.1 200 OK");
+    // Nobody else reads along, and nobody whose token was revoked.
+    let body = json!({"user": "boss", "name": "for a while", "is_admin": true});
+    let made = grid.api("POST", "/api/v1/tokens/", Some(&body)).json();
+    let token = made["token"].as_str().expect("a token").to_owned();
+    let stranger = Follower::of(&format!("{token}x"), &grid, &service, "", "");
+    assert_eq!(stranger.head[0], "HTTP/1.1 401 Unauthorized");
+    let mut boss = Follower::of(&token, &grid, &service, "&tail=1&owner=*", "");
+    assert_eq!(boss.until("v1 b"), ["v1 b"]);
+    let path = format!("/api/v1/tokens/{}/", made["id"].as_str().expect("an id"));
+    assert_eq!(grid.api("DELETE", &path, None).status, 204);
+    assert_eq!(boss.rest(), ["This token does not open this log any more."]);
+
+    // The one that takes over begins with none.
+    let (upgraded, said) = grid.upgrade();
+    assert!(upgraded, "{said}");
+    assert_eq!(follower.rest(), ["Grid is stopped or replaced. Ask again."]);
+    let mut follower = Follower::new(&grid, &service, "&tail=1");
+    assert_eq!(follower.until("v1 b"), ["v1 b"]);
 }
 
 #[test]

@@ -19,10 +19,21 @@ pub(super) struct Follower {
 impl Follower {
     /// Asks with a query such as `&tail=5` and headers beyond the usual ones.
     pub(super) fn with(grid: &Grid, service: &Service, query: &str, headers: &str) -> Self {
+        Self::of(TOKEN, grid, service, query, headers)
+    }
+
+    /// The same with another token.
+    pub(super) fn of(
+        token: &str,
+        grid: &Grid,
+        service: &Service,
+        query: &str,
+        headers: &str,
+    ) -> Self {
         let mut connection = Connection::open(grid.admin);
         let path = service.path(&format!("logs/?follow=true{query}"));
         connection.send(format!(
-            "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Token {TOKEN}\r\n{headers}\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Token {token}\r\n{headers}\r\n"
         ));
         let lines = std::iter::from_fn(|| Some(connection.line()).filter(|line| !line.is_empty()));
         let head = lines.collect();

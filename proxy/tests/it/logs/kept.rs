@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::json;
 
-use super::texts;
+use super::{follower::Follower, texts};
 use crate::{
     docker,
     grid::{Grid, wait_until},
@@ -36,6 +36,7 @@ fn lines_outlive_grid_and_containers_that_somebody_removes() {
     grid.kill9();
     grid.restart();
     assert_eq!(read(&grid), ["ran /a"]);
+    let mut follower = Follower::new(&grid, &service, "");
     called(&grid, "/b");
 
     // After a while they are kept; then nobody can take them away.
@@ -50,7 +51,12 @@ fn lines_outlive_grid_and_containers_that_somebody_removes() {
     docker::docker(&["rm", "-f", &docker::containers(&service.id, false)[0]]);
     assert_eq!(read(&grid), ["ran /a", "ran /b", "ran /c"], "each once");
     called(&grid, "/d");
-    assert_eq!(read(&grid), ["ran /a", "ran /b", "ran /c", "ran /d"]);
+    let all = ["ran /a", "ran /b", "ran /c", "ran /d"];
+    assert_eq!(read(&grid), all);
+    // Longer than any other answer of the admin API may take.
+    let followed = follower.until("ran /d");
+    let said: Vec<_> = followed.iter().filter(|line| line.starts_with("ran")).collect();
+    assert_eq!(said, all);
     for (path, _, mode) in files(&grid) {
         assert_eq!(mode, 0o600, "{path}");
     }
