@@ -249,15 +249,25 @@ fn following_ends_with_grid_and_with_the_token() {
     assert_eq!(stranger.head[0], "HTTP/1.1 401 Unauthorized");
     let mut boss = Follower::of(&token, &grid, &service, "&tail=1&owner=*", "");
     assert_eq!(boss.until("v1 b"), ["v1 b"]);
-    let path = format!("/api/v1/tokens/{}/", made["id"].as_str().expect("an id"));
+    let path = format!("/api/v1/tokens/{}/?owner=*", made["id"].as_str().expect("an id"));
     assert_eq!(grid.api("DELETE", &path, None).status, 204);
     assert_eq!(boss.rest(), ["This token does not open this log any more."]);
+}
 
-    // The one that takes over begins with none.
+#[test]
+fn following_ends_with_the_process_that_is_replaced() {
+    let grid = Grid::replaceable(&[]);
+    let settings = json!({"min_replicas": 1, "max_replicas": 1});
+    let service = grid.create("replaced", "node18", &code("v1"), settings);
+    call(&grid, &service, "a");
+    let mut follower = Follower::new(&grid, &service, "&tail=1");
+    assert_eq!(follower.until("v1 a"), ["v1 a"]);
     let (upgraded, said) = grid.upgrade();
     assert!(upgraded, "{said}");
     assert_eq!(follower.rest(), ["Grid is stopped or replaced. Ask again."]);
     let mut follower = Follower::new(&grid, &service, "&tail=1");
+    assert_eq!(follower.until("v1 a"), ["v1 a"]);
+    call(&grid, &service, "b");
     assert_eq!(follower.until("v1 b"), ["v1 b"]);
 }
 
