@@ -28,6 +28,7 @@ mod page;
 mod probes;
 mod record;
 mod services;
+mod throttle;
 mod tokens;
 mod url;
 mod variables;
@@ -41,6 +42,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Uri, header, request::Parts};
 use serde::de::DeserializeOwned;
@@ -157,8 +159,8 @@ pub fn router(api: Api) -> Router {
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), audit::keep))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
-    let (probes, _) = probes().split_for_parts();
-    let text = openapi(&api.rules());
+    let (probes, of_probes) = probes().split_for_parts();
+    let text = Bytes::from(openapi::written(contract.merge_from(of_probes), &api.rules()));
     let contract = get(|| async { ([(header::CONTENT_TYPE, "application/json")], text) });
     let open = open.merge(probes).route(openapi::PATH, contract);
     guarded
@@ -171,10 +173,7 @@ pub fn router(api: Api) -> Router {
 
 /// The contract as JSON: what `GET /api/v1/openapi.json` answers and `grid openapi` prints.
 pub fn openapi(rules: &Rules<'_>) -> String {
-    let (_, mut document) = documented().merge(probes()).split_for_parts();
-    let whole = OpenApiRouter::<()>::with_openapi(openapi::contract());
-    document = whole.into_openapi().merge_from(document);
-    openapi::complete(document, rules).to_json().unwrap_or_default()
+    openapi::written(documented().merge(probes()).into_openapi(), rules)
 }
 
 /// What needs a token.
@@ -248,6 +247,11 @@ fn query_parameter(uri: &Uri, name: &str) -> Option<String> {
     use axum::extract::Query;
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
     pairs.into_iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// As [`query_parameter`]; one that is empty counts as absent.
+fn given_parameter(uri: &Uri, name: &str) -> Option<String> {
+    query_parameter(uri, name).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::Result,
-    name::EnvKey,
+    name::{DeploymentId, EnvKey, ServiceId},
     secret::{Keyring, Sealed},
+    store::Store,
 };
 
 /// What stands for a secret value wherever one would be shown.
@@ -54,6 +55,23 @@ impl Environment {
     pub fn open(kept: &[EnvVar], keyring: &Keyring) -> Result<Self> {
         let open = |var: &EnvVar| Ok((var.key.clone(), keyring.open(&var.value)?, var.is_secret));
         Ok(Self { variables: kept.iter().map(open).collect::<Result<_>>()? })
+    }
+
+    /// What a deployment's code finds in its environment. It is read again when it does not open: the
+    /// keys may have been changed between the two.
+    ///
+    /// # Errors
+    /// Those of the store. Within, `Store` when none of the keys opens a value.
+    pub async fn of_deployment(
+        store: &dyn Store,
+        keyring: &Keyring,
+        service: ServiceId,
+        id: DeploymentId,
+    ) -> Result<Result<Self>> {
+        match Self::open(&store.environment(service, id).await?, keyring) {
+            Ok(environment) => Ok(Ok(environment)),
+            Err(_) => Ok(Self::open(&store.environment(service, id).await?, keyring)),
+        }
     }
 
     /// The body of `POST /ready`, with which a runner is given the variables (runners/PROTOCOL.md):

@@ -90,15 +90,8 @@ impl Home {
     }
 
     async fn environment(&self) -> Result<Environment> {
-        let open = async || {
-            let kept = self.store.environment(self.service, self.deployment).await?;
-            Environment::open(&kept, &self.keyring)
-        };
-        match open().await {
-            Ok(environment) => Ok(environment),
-            // The keys may have been changed between the two.
-            Err(_) => open().await,
-        }
+        let (service, id) = (self.service, self.deployment);
+        Environment::of_deployment(&*self.store, &self.keyring, service, id).await?
     }
 
     /// Hands a replica its environment over and has it load its code.

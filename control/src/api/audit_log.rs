@@ -8,6 +8,7 @@ use super::{
     auth::Caller,
     error::{ApiError, FieldErrors},
     fields::Fields,
+    given_parameter,
     openapi::{AuditFilters, OwnerParameter, PageParameters},
     page::{PageBody, PageRequest},
     query_parameter,
@@ -55,7 +56,7 @@ fn read(uri: &Uri) -> Result<AuditQuery, FieldErrors> {
         of: None,
         user: fields.name::<UserName>("user"),
         service: fields.name("service"),
-        action: query_parameter(uri, "action").filter(|action| !action.is_empty()),
+        action: given_parameter(uri, "action"),
     };
     fields.finish(&[])?;
     Ok(query)

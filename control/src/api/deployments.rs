@@ -154,9 +154,9 @@ fn created(
     deployment: Option<Deployment>,
 ) -> Result<Response, ApiError> {
     let Some(deployment) = deployment else { return Err(ApiError::Internal) };
-    let record = DeploymentRecord::new(deployment.clone(), &Shown::of(&api.keyring, service));
     let location = format!("/api/v1/services/{}/deployments/{}/", service.id, deployment.id);
     let headers = [(header::LOCATION, location), (header::ETAG, etag(service))];
+    let record = DeploymentRecord::new(deployment, &Shown::of(&api.keyring, service));
     Ok((StatusCode::CREATED, headers, Json(record)).into_response())
 }
 

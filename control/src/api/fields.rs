@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::{FieldErrors, NON_FIELD_ERRORS, at},
-    query_parameter,
+    given_parameter,
 };
 use crate::name::InvalidName;
 
@@ -35,7 +35,7 @@ impl Fields {
     /// empty.
     pub(super) fn of_query(uri: &Uri, names: &[&str]) -> Self {
         let given = names.iter().filter_map(|name| {
-            let value = query_parameter(uri, name).filter(|value| !value.is_empty())?;
+            let value = given_parameter(uri, name)?;
             Some(((*name).to_owned(), value.into()))
         });
         Self { all_text: true, ..Self::of(given.collect()) }

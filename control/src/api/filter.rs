@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::{auth::Caller, error::ApiError, query_parameter};
+use super::{auth::Caller, error::ApiError, given_parameter};
 use crate::{
     service::Status,
     store::{Order, ServiceQuery},
@@ -13,7 +13,7 @@ use crate::{
 /// # Errors
 /// At `deploy_type`, `status` and `ordering`, for a value that there is not.
 pub(super) fn query(caller: &Caller, uri: &Uri) -> Result<ServiceQuery, ApiError> {
-    let given = |name| query_parameter(uri, name).filter(|value| !value.is_empty());
+    let given = |name| given_parameter(uri, name);
     let choice = |name: &str, value: &str| {
         let message =
             format!("Select a valid choice. {value} is not one of the available choices.");

@@ -4,7 +4,6 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{Json, extract::FromRequestParts, extract::State};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
 use http::{HeaderMap, request::Parts};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -19,6 +18,7 @@ use super::{
     fields::Fields,
     input::{Input, Rules},
     openapi::{OwnerParameter, ServiceParameter},
+    throttle::Throttle,
 };
 use crate::{
     context::Context,
@@ -28,23 +28,20 @@ use crate::{
     service::{FunctionSpec, Service},
 };
 
-/// Users whose rate is known before those that have been quiet are forgotten.
-const REMEMBERED: usize = 10_000;
 /// What may stand in the place of what the service holds.
 const DRAFT: [&str; 3] = ["function_runtime", "function_handler", "function_code"];
 
 /// Runs functions, for each user so often.
 pub struct Invoker {
     context: Option<Arc<Context>>,
-    rate: Option<DefaultKeyedRateLimiter<UserName>>,
+    rate: Option<Throttle<UserName>>,
 }
 
 impl Invoker {
     /// So many runs per minute and user, also at once; 0 for any number. Without a context, as where
     /// there is no control plane, nothing can be run.
     pub fn new(context: Option<Arc<Context>>, per_minute: u32) -> Self {
-        let quota = NonZeroU32::new(per_minute).map(Quota::per_minute);
-        Self { context, rate: quota.map(RateLimiter::keyed) }
+        Self { context, rate: NonZeroU32::new(per_minute).map(Throttle::per_minute) }
     }
 
     /// The longest time that a run takes.
@@ -61,11 +58,7 @@ impl Invoker {
 
     fn check(&self, user: &UserName) -> Result<(), ApiError> {
         let Some(rate) = &self.rate else { return Ok(()) };
-        if rate.len() > REMEMBERED {
-            rate.retain_recent();
-        }
-        rate.check_key(user)
-            .map_err(|refusal| ApiError::throttled(refusal.wait_time_from(rate.clock().now())))
+        rate.count(user).map_err(ApiError::throttled)
     }
 }
 

@@ -201,9 +201,9 @@ pub(super) struct LogParameters {
 )]
 struct Contract;
 
-/// What the contract begins with, before the routes bring theirs.
-pub(super) fn contract() -> Document {
-    Contract::openapi()
+/// The contract as JSON, with what the routes bring.
+pub(super) fn written(routes: Document, rules: &Rules<'_>) -> String {
+    complete(Contract::openapi().merge_from(routes), rules).to_json().unwrap_or_default()
 }
 
 /// The page at `/api/docs/`, which is in the binary and loads nothing from elsewhere.
@@ -213,7 +213,7 @@ pub(super) fn page<S: Clone + Send + Sync + 'static>() -> axum::Router<S> {
 
 /// Adds what stands at no handler: bodies of requests, credentials, and what every call may be
 /// answered.
-pub(super) fn complete(mut document: Document, rules: &Rules<'_>) -> Document {
+fn complete(mut document: Document, rules: &Rules<'_>) -> Document {
     let components = document.components.get_or_insert_default();
     let token = ApiKey::Header(ApiKeyValue::with_description(
         "Authorization",

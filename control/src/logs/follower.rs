@@ -75,19 +75,7 @@ impl Logs {
         let entered = self.feeds.enter(service, end_of(&query));
         let (feed, seat, is_new) = entered.map_err(NotFollowed::Refused)?;
         // From here on it is given back when this is dropped.
-        let mut follower = Follower {
-            logs: Arc::clone(self),
-            service,
-            news: feed.news(),
-            feed,
-            seat,
-            query,
-            past: Vec::new().into_iter(),
-            seen: HashMap::new(),
-            again_at: None,
-            quiet_at: Instant::now() + limits::LOG_FOLLOW_QUIET,
-            has_ended: false,
-        };
+        let mut follower = Follower::new(Arc::clone(self), service, feed, seat, query);
         if is_new {
             let feed = Arc::clone(&follower.feed);
             self.tasks.begin(streams::keep_going(Arc::clone(self), feed));
@@ -108,6 +96,29 @@ fn end_of(query: &LogQuery) -> (Instant, Ending) {
 }
 
 impl Follower {
+    /// One that has seen nothing yet.
+    fn new(
+        logs: Arc<Logs>,
+        service: ServiceId,
+        feed: Arc<Feed>,
+        seat: u64,
+        query: LogQuery,
+    ) -> Self {
+        Self {
+            logs,
+            service,
+            news: feed.news(),
+            feed,
+            seat,
+            query,
+            past: Vec::new().into_iter(),
+            seen: HashMap::new(),
+            again_at: None,
+            quiet_at: Instant::now() + limits::LOG_FOLLOW_QUIET,
+            has_ended: false,
+        }
+    }
+
     /// Reads what was there before; what comes since the seat was taken waits in the feed.
     async fn read_past(&mut self) -> Result<(), Error> {
         let comes = self.query.until.is_none_or(|until| until > Timestamp::now());

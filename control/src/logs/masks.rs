@@ -36,18 +36,10 @@ impl Masks {
         if let Some(mask) = self.known.lock().get(&id) {
             return Ok(Arc::clone(mask));
         }
-        let kept = self.store.environment(service, id).await?;
-        if kept.is_empty() {
-            // Not remembered: a deployment that the store does not have is no other than one without.
-            return Ok(Arc::default());
-        }
-        let mut opened = Environment::open(&kept, &self.keyring);
-        if opened.is_err() {
-            // The keys may have been changed between the two.
-            let kept = self.store.environment(service, id).await?;
-            opened = Environment::open(&kept, &self.keyring);
-        }
+        let opened = Environment::of_deployment(&*self.store, &self.keyring, service, id).await?;
         let mask = match opened {
+            // Not remembered: a deployment that the store does not have is no other than one without.
+            Ok(environment) if environment.variables.is_empty() => return Ok(Arc::default()),
             Ok(environment) => Arc::new(Mask::of(&environment)),
             // Not remembered: the key may come back.
             Err(error) => {

@@ -9,20 +9,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
 use parking_lot::Mutex;
 
-use super::super::error::ApiError;
-use crate::token::Token;
+use crate::{
+    api::{
+        error::ApiError,
+        throttle::{REMEMBERED, Throttle},
+    },
+    token::Token,
+};
 
 /// Wrong tokens per minute, and at once.
 const FAILURES: NonZeroU32 = NonZeroU32::new(30).expect("is not zero");
-/// Addresses, and pairs of address and token, that are remembered at one time.
-const REMEMBERED: usize = 10_000;
 
 /// Who failed how often.
 pub(super) struct Failures {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    throttle: Throttle<IpAddr>,
     places: Mutex<Places>,
 }
 
@@ -36,7 +38,7 @@ struct Places {
 
 impl Default for Failures {
     fn default() -> Self {
-        Self { limiter: RateLimiter::keyed(Quota::per_minute(FAILURES)), places: Mutex::default() }
+        Self { throttle: Throttle::per_minute(FAILURES), places: Mutex::default() }
     }
 }
 
@@ -71,11 +73,7 @@ impl Failures {
     /// `Throttled` when it was one too many.
     pub(super) fn failed(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
         let Some(address) = address.map(network) else { return Ok(()) };
-        if self.limiter.len() > REMEMBERED {
-            self.limiter.retain_recent();
-        }
-        let Err(refusal) = self.limiter.check_key(&address) else { return Ok(()) };
-        let wait = refusal.wait_time_from(self.limiter.clock().now());
+        let Err(wait) = self.throttle.count(&address) else { return Ok(()) };
         let barred = &mut self.places.lock().barred;
         let now = Instant::now();
         if barred.len() >= REMEMBERED {

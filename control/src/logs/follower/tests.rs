@@ -68,19 +68,8 @@ impl World {
     fn enter(&mut self, opens_in: usize) {
         let query = LogQuery { tail: 1000, ..LogQuery::default() };
         let (feed, seat, _) = self.feeds.enter(self.service, end_of(&query)).expect("a seat");
-        let follower = Follower {
-            logs: Arc::clone(&self.logs),
-            service: self.service,
-            news: feed.news(),
-            feed,
-            seat,
-            query,
-            past: Vec::new().into_iter(),
-            seen: HashMap::new(),
-            again_at: None,
-            quiet_at: Instant::now() + limits::LOG_FOLLOW_QUIET,
-            has_ended: false,
-        };
+        let logs = Arc::clone(&self.logs);
+        let follower = Follower::new(logs, self.service, feed, seat, query);
         let opens_in = Some(opens_in);
         self.followers.push(Following { follower, opens_in, got: Vec::new() });
     }

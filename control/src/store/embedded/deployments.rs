@@ -231,10 +231,7 @@ pub(super) fn prune(
 ) -> Result<(), Fault> {
     let mut settled = all(transaction, service)?;
     settled.retain(|deployment| deployment.phase.is_settled());
-    let served = |deployment: &&Deployment| {
-        Some(deployment.id) != live
-            && deployment.phases.iter().any(|entry| entry.phase == Phase::Live)
-    };
+    let served = |deployment: &&Deployment| Some(deployment.id) != live && deployment.was_live();
     let previous = settled.iter().rev().find(served).map(|deployment| deployment.id);
     let surplus = settled.len().saturating_sub(DEPLOYMENTS_KEPT);
     for old in &settled[..surplus] {
