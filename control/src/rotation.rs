@@ -153,12 +153,9 @@ mod tests {
     use super::*;
     use crate::{
         environment::{EnvVar, Environment},
-        name::{
-            DeploymentId, EnvKey, FunctionName, HandlerName, PublicDomain, ServiceId, ServiceName,
-            UserName,
-        },
+        name::{DeploymentId, EnvKey, ServiceId},
         secret::FernetKeys,
-        service::{Deployment, Egress, EventFormat, FunctionSpec, Origin, Service},
+        service::{Deployment, Service, example},
         store::embedded::Embedded,
     };
 
@@ -207,39 +204,9 @@ mod tests {
     }
 
     fn service(name: &str, keyring: &Keyring) -> (Service, Deployment) {
-        let id = ServiceId::new();
         let key = EnvKey::parse("KEY").expect("valid");
-        let function = FunctionSpec {
-            runtime: "node18".to_owned(),
-            handler: HandlerName::parse("handler").expect("valid"),
-            code: "x".to_owned(),
-            event_format: EventFormat::Grid,
-            memory_mb: 128,
-            cpu_shares: 256,
-            egress: Egress::Public,
-            oci_runtime: None,
-            env_vars: vec![EnvVar { key, value: keyring.seal("s3cret"), is_secret: true }],
-        };
-        let now = Timestamp::UNIX_EPOCH;
-        let first = Deployment::queued(id, function.clone(), Origin::default(), now);
-        let service = Service {
-            id,
-            owner: UserName::operator(),
-            name: ServiceName::parse(name).expect("valid"),
-            function_name: FunctionName::parse(name).expect("valid"),
-            public_domain: PublicDomain::parse(format!("{name}.localhost")).expect("valid"),
-            function,
-            min_replicas: 0,
-            max_replicas: 1,
-            rate_limit: None,
-            rate_burst: None,
-            live_deployment: None,
-            latest_deployment: first.id,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
-        (service, first)
+        let vars = vec![EnvVar { key, value: keyring.seal("s3cret"), is_secret: true }];
+        example::service(name, example::function("x", vars), Timestamp::UNIX_EPOCH)
     }
 
     fn of_file(dir: &Path) -> Keyring {

@@ -486,6 +486,56 @@ impl From<&Service> for Route {
     }
 }
 
+/// Records for tests.
+#[cfg(test)]
+pub(crate) mod example {
+    use super::*;
+
+    /// A function with this code, and otherwise nothing particular.
+    pub(crate) fn function(code: &str, env_vars: Vec<EnvVar>) -> FunctionSpec {
+        FunctionSpec {
+            runtime: "node18".to_owned(),
+            handler: HandlerName::parse("handler").expect("valid"),
+            code: code.to_owned(),
+            event_format: EventFormat::Grid,
+            memory_mb: 128,
+            cpu_shares: 1024,
+            egress: Egress::Public,
+            oci_runtime: None,
+            env_vars,
+        }
+    }
+
+    /// A service that nobody has stored yet, with its first deployment.
+    pub(crate) fn service(
+        name: &str,
+        function: FunctionSpec,
+        now: Timestamp,
+    ) -> (Service, Deployment) {
+        let id = ServiceId::new();
+        let origin = Origin { by: UserName::operator(), cause: Cause::Created };
+        let first = Deployment::queued(id, function.clone(), origin, now);
+        let service = Service {
+            id,
+            owner: UserName::operator(),
+            name: ServiceName::parse(name).expect("valid"),
+            function_name: FunctionName::parse(name).expect("valid"),
+            public_domain: PublicDomain::parse(format!("{name}.localhost")).expect("valid"),
+            function,
+            min_replicas: 0,
+            max_replicas: 1,
+            rate_limit: None,
+            rate_burst: None,
+            live_deployment: None,
+            latest_deployment: first.id,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        (service, first)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -131,23 +131,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        name::{EnvKey, HandlerName, ServiceId},
+        name::{EnvKey, ServiceId},
         secret::FernetKeys,
-        service::{Egress, EventFormat, Origin},
+        service::{Origin, example},
     };
 
     fn deployment(code: &str, env_vars: Vec<EnvVar>) -> Deployment {
-        let function = FunctionSpec {
-            runtime: "node18".to_owned(),
-            handler: HandlerName::parse("handler").expect("valid"),
-            code: code.to_owned(),
-            event_format: EventFormat::Grid,
-            memory_mb: 128,
-            cpu_shares: 1024,
-            egress: Egress::Public,
-            oci_runtime: None,
-            env_vars,
-        };
+        let function = example::function(code, env_vars);
         let origin = Origin::default();
         Deployment::queued(ServiceId::new(), function, origin, Timestamp::UNIX_EPOCH)
     }

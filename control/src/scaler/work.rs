@@ -146,24 +146,11 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{
-        name::HandlerName,
-        service::{Egress, EventFormat, FunctionSpec, Origin, PhaseEntry},
-    };
+    use crate::service::{Origin, PhaseEntry, example};
 
     /// A deployment that went through these phases.
     fn deployment(phases: &[Phase], image_of: Option<DeploymentId>) -> Deployment {
-        let function = FunctionSpec {
-            runtime: "node18".to_owned(),
-            handler: HandlerName::parse("handler").expect("valid"),
-            code: String::new(),
-            event_format: EventFormat::Grid,
-            memory_mb: 128,
-            cpu_shares: 1024,
-            egress: Egress::Public,
-            oci_runtime: None,
-            env_vars: Vec::new(),
-        };
+        let function = example::function("", Vec::new());
         let at = Timestamp::UNIX_EPOCH;
         let queued = Deployment::queued(ServiceId::new(), function, Origin::default(), at);
         Deployment {

@@ -7,9 +7,9 @@ use crate::{
     environment::EnvVar,
     logs::{LogStream, cursor::Cursor, feeds::Feeds},
     mask::Mask,
-    name::{DeploymentId, EnvKey, FunctionName, HandlerName, PublicDomain, ServiceName, UserName},
+    name::{DeploymentId, EnvKey},
     secret::{FernetKeys, Keyring},
-    service::{Cause, Deployment, Egress, EventFormat, FunctionSpec, Origin, Replica, Service},
+    service::{Deployment, Replica, Service, example},
     store::{Store, embedded::Embedded},
 };
 
@@ -189,38 +189,7 @@ fn service(keyring: &Keyring) -> (Service, Deployment) {
         value: keyring.seal(SECRET),
         is_secret: true,
     };
-    let function = FunctionSpec {
-        runtime: "node18".to_owned(),
-        handler: HandlerName::parse("handler").expect("a name"),
-        code: "x".to_owned(),
-        event_format: EventFormat::Grid,
-        memory_mb: 128,
-        cpu_shares: 256,
-        egress: Egress::Public,
-        oci_runtime: None,
-        env_vars: vec![secret],
-    };
-    let id = ServiceId::new();
-    let origin = Origin { by: UserName::operator(), cause: Cause::Created };
-    let first = Deployment::queued(id, function.clone(), origin, now);
-    let service = Service {
-        id,
-        owner: UserName::operator(),
-        name: ServiceName::parse("told").expect("a name"),
-        function_name: FunctionName::parse("told").expect("a name"),
-        public_domain: PublicDomain::parse("told.localhost").expect("a name"),
-        function,
-        min_replicas: 0,
-        max_replicas: 1,
-        rate_limit: None,
-        rate_burst: None,
-        live_deployment: None,
-        latest_deployment: first.id,
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
-    (service, first)
+    example::service("told", example::function("x", vec![secret]), now)
 }
 
 /// A service with a log, and no engine.
