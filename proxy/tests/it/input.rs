@@ -80,7 +80,10 @@ fn bodies_that_are_no_description_of_a_service() {
     }
     assert_eq!(field(&answer, "function_runtime"), "\"ruby\" is not a valid choice.");
     let replicas = json!({"name": "a", "function_runtime": "node18", "function_code": CODE, "min_replicas": 3, "max_replicas": 2});
-    assert!(field(&create(&grid, &replicas), "min_replicas").contains("max_replicas"));
+    // Each field is what it may be; together they are not: that is a conflict.
+    let answer = create(&grid, &replicas);
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.text().contains("max_replicas"), "{}", answer.text());
     assert_eq!(grid.api("GET", "/api/v1/services/", None).json()["count"], 0);
 }
 
