@@ -22,6 +22,12 @@ fn field(answer: &Answer, name: &str) -> String {
     message.as_str().unwrap_or_else(|| panic!("no error of {name}: {}", answer.text())).to_owned()
 }
 
+/// The answer says that this field conflicts, in these words, and nothing else.
+fn assert_conflict(answer: &Answer, name: &str, message: &str) {
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert_eq!(answer.json(), json!({name: [message]}));
+}
+
 #[test]
 fn code_up_to_its_limit_and_no_further() {
     let grid = Grid::start();
@@ -81,9 +87,8 @@ fn bodies_that_are_no_description_of_a_service() {
     assert_eq!(field(&answer, "function_runtime"), "\"ruby\" is not a valid choice.");
     let replicas = json!({"name": "a", "function_runtime": "node18", "function_code": CODE, "min_replicas": 3, "max_replicas": 2});
     // Each field is what it may be; together they are not: that is a conflict.
-    let answer = create(&grid, &replicas);
-    assert_eq!(answer.status, 409, "{}", answer.text());
-    assert!(answer.text().contains("max_replicas"), "{}", answer.text());
+    let refused = "Must not be greater than max_replicas, which is 2.";
+    assert_conflict(&create(&grid, &replicas), "min_replicas", refused);
     assert_eq!(grid.api("GET", "/api/v1/services/", None).json()["count"], 0);
 }
 
@@ -150,20 +155,16 @@ fn two_services_never_share_an_address() {
     let mut second = body("second", CODE);
     second["public_domain"] = json!("SHARED.example.com");
     second["function_name"] = json!("fn");
-    let taken = |answer: &Answer, name: &str, message: &str| {
-        assert_eq!(answer.status, 409, "{}", answer.text());
-        assert_eq!(answer.json(), json!({name: [message]}));
-    };
     let address = "Another service has this public_domain and function_name.";
-    taken(&create(&grid, &second), "function_name", address);
+    assert_conflict(&create(&grid, &second), "function_name", address);
     second["function_name"] = json!("fn2");
     let second = create(&grid, &second).json();
     assert_eq!(second["public_domain"], "shared.example.com");
     let path = format!("/api/v1/services/{}/", second["id"].as_str().expect("an id"));
     let answer = grid.api("PATCH", &path, Some(&json!({"function_name": "fn"})));
-    taken(&answer, "function_name", address);
+    assert_conflict(&answer, "function_name", address);
     let again = create(&grid, &body("first", CODE));
-    taken(&again, "name", "A service with this name already exists.");
+    assert_conflict(&again, "name", "A service with this name already exists.");
     assert_eq!(grid.api("GET", "/api/v1/services/", None).json()["count"], 2);
     grid.settled(
         first["id"].as_str().expect("an id"),
