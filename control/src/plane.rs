@@ -24,6 +24,7 @@ use crate::{
     invoke, limits,
     name::ServiceId,
     scaler::{self, command::Command},
+    store::Change,
 };
 
 /// Commands that a driver may have waiting. Nudges are only hints: one that finds no room is
@@ -78,8 +79,8 @@ impl Plane {
         loop {
             tokio::select! {
                 hint = hints.recv() => match hint {
-                    Ok(change) => self.nudge(change.service),
-                    Err(RecvError::Lagged(_)) => self.nudge_all().await,
+                    Ok(Change::Service(service)) => self.nudge(service),
+                    Ok(Change::Everything) | Err(RecvError::Lagged(_)) => self.nudge_all().await,
                     Err(RecvError::Closed) => return,
                 },
                 Some(news) = news.recv() => match news {

@@ -156,7 +156,7 @@ mod tests {
         name::{DeploymentId, EnvKey, ServiceId},
         secret::FernetKeys,
         service::{Deployment, Service, example},
-        store::embedded::Embedded,
+        store::{Durable, embedded::Embedded},
     };
 
     /// A data directory with three services, which have one variable each.

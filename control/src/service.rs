@@ -431,7 +431,7 @@ pub struct ServiceView {
 }
 
 /// The part of a service that decides where requests go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The service.
     pub service: ServiceId,

@@ -5,6 +5,8 @@
 
 pub mod embedded;
 mod listing;
+mod tables;
+mod verbs;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -21,12 +23,25 @@ use crate::{
     service::{Deployment, LogLine, Obstacle, Phase, Replica, Seen, Service, ServiceView, Wish},
 };
 
-/// A hint that something about a service changed: whoever cares reads [`Store::view`] again.
-/// A receiver that lagged or reconnected reads everything again.
+/// A hint that something changed: whoever cares reads [`Volatile::view`] again. A hint may come twice,
+/// or late, or for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
-    /// The service.
-    pub service: ServiceId,
+pub enum Change {
+    /// Something about this service.
+    Service(ServiceId),
+    /// Nobody knows what: hints may be missing, and everything has to be read again. A receiver that
+    /// lagged does the same.
+    Everything,
+}
+
+impl Change {
+    /// Whether something about this service may have changed.
+    pub fn may_concern(&self, service: ServiceId) -> bool {
+        match self {
+            Self::Service(changed) => *changed == service,
+            Self::Everything => true,
+        }
+    }
 }
 
 /// A part of a longer list.
@@ -66,10 +81,13 @@ pub struct Resealed {
 }
 
 /// Domain verbs over durable and volatile state.
-#[async_trait]
-pub trait Store: Send + Sync + 'static {
-    // Durable ------------------------------------------------------------------------------
+pub trait Store: Durable + Volatile {}
 
+impl<T: Durable + Volatile> Store for T {}
+
+/// The verbs whose acknowledgement survives a crash, unless one says otherwise.
+#[async_trait]
+pub trait Durable: Send + Sync + 'static {
     /// Adds a service with its first deployment, unless this attempt was made before: what it made
     /// is then told for `limits::ATTEMPTS_REMEMBERED`.
     ///
@@ -86,13 +104,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Replaces a service, and adds a deployment when there is one. `service.version` is the
     /// version that was read; it is counted up here and nowhere else. `live_deployment` is not
-    /// taken from `service` but kept as it is: only [`Store::activate_deployment`] changes it.
+    /// taken from `service` but kept as it is: only [`Durable::activate_deployment`] changes it.
     /// `latest_deployment` becomes the new deployment's id when there is one, and else stays.
     /// Returns the record as it now stands.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` without field when the version has moved on, and as for
-    /// [`Store::create_service`].
+    /// [`Durable::create_service`].
     async fn update_service(
         &self,
         service: &Service,
@@ -148,7 +166,7 @@ pub trait Store: Send + Sync + 'static {
     /// Moves a deployment on and adds log lines. `error` is kept with phase `failed`.
     /// A phase that is not ahead of the deployment's own changes nothing, but for `building`, from
     /// which an unsettled deployment starts over; `live` changes nothing here, see
-    /// [`Store::activate_deployment`]. The lines are kept in any case.
+    /// [`Durable::activate_deployment`]. The lines are kept in any case.
     /// Phases before the settled ones need not survive a crash: the deployment then starts again.
     /// A deployment that is gone (its service was deleted) is no error.
     async fn record_phase(
@@ -162,7 +180,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Notes in which deployment's image a deployment runs: none for its own. As for
-    /// [`Store::record_phase`], a crash may lose it, and a deployment that is gone is no error.
+    /// [`Durable::record_phase`], a crash may lose it, and a deployment that is gone is no error.
     async fn record_image(
         &self,
         service: ServiceId,
@@ -239,10 +257,12 @@ pub trait Store: Send + Sync + 'static {
         offset: usize,
         limit: usize,
     ) -> Result<Page<AuditEntry>>;
+}
 
-    // Volatile -----------------------------------------------------------------------------
-    // Demand and obstacles of a service that is neither kept nor has replicas are not kept.
-
+/// The verbs about what is true as long as containers run. Demand and obstacles of a service that is
+/// neither kept nor has replicas are not kept.
+#[async_trait]
+pub trait Volatile: Send + Sync + 'static {
     /// Control: adds a replica, or replaces what is known of it.
     async fn put_replica(&self, replica: Replica) -> Result<()>;
 

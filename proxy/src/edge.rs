@@ -15,7 +15,7 @@ use control::{
     run_dir::{self, RunDir},
     secret::Keyring,
     service::{GoneCause, Replica, Seen, ServiceView, Wish},
-    store::Store,
+    store::{Change, Store},
 };
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, watch},
@@ -101,14 +101,14 @@ impl Picture {
             loop {
                 tokio::select! {
                     hint = hints.recv() => match hint {
-                        Ok(change) => {
-                            let outcome = self.read(change.service).await;
+                        Ok(Change::Service(service)) => {
+                            let outcome = self.read(service).await;
                             self.note_health(&outcome);
                             if outcome.is_err() {
                                 break;
                             }
                         }
-                        Err(RecvError::Lagged(_)) => break,
+                        Ok(Change::Everything) | Err(RecvError::Lagged(_)) => break,
                         Err(RecvError::Closed) => return,
                     },
                     Some(_) = self.tasks.join_next() => {}

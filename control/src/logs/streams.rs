@@ -50,7 +50,7 @@ pub(super) async fn keep_going(logs: Arc<Logs>, feed: Arc<Feed>) {
         };
         tokio::select! {
             hint = hints.recv() => match hint {
-                Ok(change) if change.service != feed.service => {}
+                Ok(change) if !change.may_concern(feed.service) => {}
                 Err(RecvError::Closed) => feed.end(Ending::Stopping),
                 Ok(_) | Err(RecvError::Lagged(_)) => is_there = logs.is_there(feed.service).await,
             },

@@ -3,35 +3,28 @@
 //! Writers take turns: a turn lasts from the begin of a transaction until the copy in memory and
 //! the hint have followed it, so memory sees commits in their order. `view` reads memory only.
 
-mod accounts;
-mod attempts;
-mod deployments;
 mod memory;
+mod migration;
 mod schema;
-mod services;
+mod tables;
 
-use std::{cmp::Reverse, collections::HashMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase};
 use tokio::{sync::broadcast, task::spawn_blocking};
 
-use self::{
-    memory::Memory,
-    schema::{Fault, Opened},
+use self::{memory::Memory, schema::Opened};
+use super::{
+    Change, Page, ServiceQuery, Volatile,
+    tables::{Backend, Done, Effect, Fault, Survival},
 };
-use super::{Attempt, Change, Creation, Listing, Page, Resealed, ServiceQuery, Store};
 use crate::{
-    account::AccessToken,
-    audit::{AuditEntry, AuditQuery},
-    environment::EnvVar,
     error::{Error, Result},
-    limits,
-    name::{DeploymentId, InstanceId, ReplicaId, ServiceId, TokenId, UserName},
-    secret::Keyring,
-    service::{Deployment, LogLine, Obstacle, Phase, Replica, Seen, Service, ServiceView, Wish},
+    name::{InstanceId, ReplicaId, ServiceId},
+    service::{Obstacle, Replica, Seen, ServiceView, Wish},
 };
 
 /// Hints that a slow receiver may fall behind before it has to read everything again.
@@ -50,39 +43,8 @@ struct Shared {
     /// None when it was closed.
     database: RwLock<Option<Database>>,
     memory: Mutex<Memory>,
-    /// All of them, so that no request costs a look at the disk for its credentials.
-    tokens: Mutex<HashMap<[u8; 32], AccessToken>>,
     changes: broadcast::Sender<Change>,
 }
-
-/// What a durable verb did, for memory and watchers.
-enum Effect {
-    /// Nothing: there is nothing to commit and nobody to tell.
-    Nothing,
-    /// Something that is no service's.
-    Kept,
-    /// Something that memory does not copy.
-    Changed(ServiceId),
-    /// A deployment is in another phase.
-    Moved(ServiceId, DeploymentId, Phase),
-    /// The service now looks like this to the edge and in lists.
-    Listed(Box<Listing>),
-    /// The service is gone.
-    Deleted(ServiceId),
-    /// The token now looks like this, and the one with that digest had to go for it.
-    Token(Box<AccessToken>, Option<[u8; 32]>),
-    /// The token with this digest is gone.
-    Revoked([u8; 32]),
-}
-
-impl Effect {
-    fn listed(listing: Listing) -> Self {
-        Self::Listed(Box::new(listing))
-    }
-}
-
-/// What a verb returns, and what it did.
-type Done<T> = Result<(T, Effect), Fault>;
 
 impl Embedded {
     /// Opens `<dir>/grid.redb`, and makes directory and file when they are missing. Blocks.
@@ -91,17 +53,15 @@ impl Embedded {
     /// `File` when the directory cannot be made or read; `Store` when another Grid uses it, a newer
     /// Grid wrote it, or the file is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Opened { database, instance, listings, tokens } = schema::open(dir)?;
+        let Opened { database, instance, listings } = schema::open(dir)?;
         let mut memory = Memory::default();
         for listing in listings {
             memory.list(listing);
         }
-        let tokens = tokens.into_iter().map(|token| (token.digest, token)).collect();
         Ok(Self {
             shared: Arc::new(Shared {
                 database: RwLock::new(Some(database)),
                 memory: Mutex::new(memory),
-                tokens: Mutex::new(tokens),
                 changes: broadcast::Sender::new(HINTS),
             }),
             turn: Arc::default(),
@@ -129,45 +89,6 @@ impl Embedded {
         }
     }
 
-    /// Runs one verb in one write transaction. It runs to its end even if the caller goes away.
-    async fn write<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        durability: Durability,
-        verb: impl FnOnce(&WriteTransaction) -> Done<T> + Send + 'static,
-    ) -> Result<T> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let shared = Arc::clone(&self.shared);
-        blocking(operation, move || {
-            let _turn = turn;
-            let database = shared.database.read();
-            let mut transaction = database.as_ref().ok_or_else(handed_over)?.begin_write()?;
-            transaction.set_durability(durability)?;
-            let (value, effect) = verb(&transaction)?;
-            if matches!(effect, Effect::Nothing) {
-                transaction.abort()?;
-            } else {
-                transaction.commit()?;
-                shared.follow(effect);
-            }
-            Ok(value)
-        })
-        .await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        verb: impl FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T> {
-        let shared = Arc::clone(&self.shared);
-        blocking(operation, move || {
-            let database = shared.database.read();
-            verb(&database.as_ref().ok_or_else(handed_over)?.begin_read()?)
-        })
-        .await
-    }
-
     /// Runs one volatile verb, and tells the watchers when it says that it changed something.
     fn remember(&self, service: ServiceId, verb: impl FnOnce(&mut Memory) -> bool) {
         let changed = verb(&mut self.shared.memory.lock());
@@ -177,50 +98,90 @@ impl Embedded {
     }
 }
 
-impl Shared {
-    fn follow(&self, effect: Effect) {
-        let service = match effect {
-            Effect::Nothing | Effect::Kept => return,
-            Effect::Token(token, gone) => {
-                let mut tokens = self.tokens.lock();
-                if let Some(gone) = gone {
-                    tokens.remove(&gone);
-                }
-                tokens.insert(token.digest, *token);
-                return;
-            }
-            Effect::Revoked(digest) => {
-                self.tokens.lock().remove(&digest);
-                return;
-            }
-            Effect::Changed(service) => service,
-            Effect::Moved(service, deployment, phase) => {
-                self.memory.lock().set_phase(service, deployment, phase);
-                service
-            }
-            Effect::Listed(listing) => {
-                let service = listing.route.service;
-                self.memory.lock().list(*listing);
-                service
-            }
-            Effect::Deleted(service) => {
-                self.memory.lock().unlist(service);
-                service
-            }
-        };
-        self.hint(service);
+impl Backend for Embedded {
+    type Read = tables::Read;
+    type Write = tables::Write;
+
+    async fn read<T, V>(&self, operation: &'static str, verb: V) -> Result<T>
+    where
+        T: Send + 'static,
+        V: for<'t> Fn(&'t mut Self::Read) -> BoxFuture<'t, Result<T, Fault>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        blocking(operation, move || {
+            let database = shared.database.read();
+            let transaction = database.as_ref().ok_or_else(handed_over)?.begin_read()?;
+            at_once(verb(&mut tables::Read(transaction)))
+        })
+        .await
     }
 
-    fn token_with_id(&self, user: Option<&UserName>, id: TokenId) -> Option<AccessToken> {
-        let tokens = self.tokens.lock();
-        let known = tokens.values().find(|token| token.id == id)?;
-        user.is_none_or(|user| known.user == *user).then(|| known.clone())
+    async fn write<T, V>(&self, operation: &'static str, survival: Survival, verb: V) -> Result<T>
+    where
+        T: Send + 'static,
+        V: for<'t> Fn(&'t mut Self::Write) -> BoxFuture<'t, Done<T>> + Send + Sync + 'static,
+    {
+        let durability = match survival {
+            Survival::Crash => Durability::Immediate,
+            // The next commit that survives a crash, of whatever verb, brings it to the disk.
+            Survival::Process => Durability::None,
+        };
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let shared = Arc::clone(&self.shared);
+        blocking(operation, move || {
+            let _turn = turn;
+            let database = shared.database.read();
+            let mut transaction = database.as_ref().ok_or_else(handed_over)?.begin_write()?;
+            transaction.set_durability(durability)?;
+            let mut transaction = tables::Write(transaction);
+            let (value, effect) = at_once(verb(&mut transaction))?;
+            if effect == Effect::Nothing {
+                transaction.0.abort()?;
+            } else {
+                transaction.0.commit()?;
+                shared.follow(effect);
+            }
+            Ok(value)
+        })
+        .await
+    }
+
+    async fn select(
+        &self,
+        query: &ServiceQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<ServiceId>> {
+        Ok(self.shared.memory.lock().select(query, offset, limit))
+    }
+}
+
+impl Shared {
+    fn follow(&self, effect: Effect) {
+        let service = effect.service();
+        match effect {
+            Effect::Nothing | Effect::Kept | Effect::Changed(_) => {}
+            Effect::Listed(listing) => self.memory.lock().list(*listing),
+            Effect::Deleted(service) => self.memory.lock().unlist(service),
+        }
+        if let Some(service) = service {
+            self.hint(service);
+        }
     }
 
     fn hint(&self, service: ServiceId) {
         // Fails when nobody watches, which is fine.
-        let _ = self.changes.send(Change { service });
+        let _ = self.changes.send(Change::Service(service));
     }
+}
+
+/// What a verb has done: over redb, nothing in it waits.
+fn at_once<T>(verb: BoxFuture<'_, Result<T, Fault>>) -> Result<T, Fault> {
+    let waits = || Fault::Broken("a verb waits inside a transaction of the file".to_owned());
+    verb.now_or_never().ok_or_else(waits)?
 }
 
 fn handed_over() -> Fault {
@@ -241,255 +202,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[async_trait]
-impl Store for Embedded {
-    async fn create_service(
-        &self,
-        service: &Service,
-        first: &Deployment,
-        attempt: Option<&Attempt>,
-    ) -> Result<Creation> {
-        let (service, first, attempt) = (service.clone(), first.clone(), attempt.cloned());
-        self.write("create service", Durability::Immediate, move |transaction| {
-            services::create(transaction, &service, &first, attempt.as_ref())
-        })
-        .await
-    }
-
-    async fn update_service(
-        &self,
-        service: &Service,
-        deployment: Option<&Deployment>,
-    ) -> Result<Service> {
-        let (service, deployment) = (service.clone(), deployment.cloned());
-        self.write("update service", Durability::Immediate, move |transaction| {
-            services::update(transaction, service, deployment.as_ref())
-        })
-        .await
-    }
-
-    async fn delete_service(&self, id: ServiceId) -> Result<bool> {
-        self.write("delete service", Durability::Immediate, move |transaction| {
-            services::delete(transaction, id)
-        })
-        .await
-    }
-
-    async fn service(&self, id: ServiceId) -> Result<Option<Service>> {
-        self.read("read service", move |transaction| services::get(transaction, id)).await
-    }
-
-    async fn services(
-        &self,
-        query: &ServiceQuery,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Page<Service>> {
-        let Page { count, items: ids } = self.shared.memory.lock().select(query, offset, limit);
-        let read = move |transaction: &ReadTransaction| services::with_ids(transaction, &ids);
-        Ok(Page { count, items: self.read("list services", read).await? })
-    }
-
-    async fn service_ids(&self) -> Result<Vec<ServiceId>> {
-        Ok(self.shared.memory.lock().service_ids())
-    }
-
-    async fn deployment(&self, service: ServiceId, id: DeploymentId) -> Result<Option<Deployment>> {
-        self.read("read deployment", move |transaction| deployments::get(transaction, service, id))
-            .await
-    }
-
-    async fn deployment_before(
-        &self,
-        service: ServiceId,
-        id: DeploymentId,
-    ) -> Result<Option<Deployment>> {
-        self.read("read deployment", move |transaction| {
-            deployments::before(transaction, service, id)
-        })
-        .await
-    }
-
-    async fn deployments(
-        &self,
-        service: ServiceId,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Page<Deployment>> {
-        self.read("list deployments", move |transaction| {
-            deployments::page(transaction, service, offset, limit)
-        })
-        .await
-    }
-
-    async fn claim_deployment(
-        &self,
-        service: ServiceId,
-        now: Timestamp,
-    ) -> Result<Option<Deployment>> {
-        self.write("claim deployment", Durability::Immediate, move |transaction| {
-            deployments::claim(transaction, service, now)
-        })
-        .await
-    }
-
-    async fn record_phase(
-        &self,
-        service: ServiceId,
-        id: DeploymentId,
-        phase: Phase,
-        at: Timestamp,
-        lines: Vec<LogLine>,
-        error: Option<String>,
-    ) -> Result<()> {
-        // A deployment that a crash interrupts starts again, so its way there may be lost with it.
-        // The next durable commit, of whatever verb, brings it to the disk.
-        let durability = if phase.is_settled() { Durability::Immediate } else { Durability::None };
-        self.write("record phase", durability, move |transaction| {
-            deployments::record(transaction, service, id, phase, at, lines, error)
-        })
-        .await
-    }
-
-    async fn record_image(
-        &self,
-        service: ServiceId,
-        id: DeploymentId,
-        image_of: Option<DeploymentId>,
-    ) -> Result<()> {
-        self.write("record image", Durability::None, move |transaction| {
-            deployments::set_image(transaction, service, id, image_of)
-        })
-        .await
-    }
-
-    async fn activate_deployment(
-        &self,
-        service: ServiceId,
-        id: DeploymentId,
-        at: Timestamp,
-    ) -> Result<Option<DeploymentId>> {
-        self.write("activate deployment", Durability::Immediate, move |transaction| {
-            services::activate(transaction, service, id, at)
-        })
-        .await
-    }
-
-    async fn environment(&self, service: ServiceId, id: DeploymentId) -> Result<Vec<EnvVar>> {
-        self.read("read environment", move |transaction| {
-            deployments::environment(transaction, service, id)
-        })
-        .await
-    }
-
-    async fn reseal(&self, service: ServiceId, keyring: &Keyring) -> Result<Resealed> {
-        let keyring = keyring.clone();
-        self.write("reseal environment", Durability::Immediate, move |transaction| {
-            let mut resealed = Resealed::default();
-            let mut reseal = |vars: &mut Vec<EnvVar>| {
-                let renewed = resealed.renewed;
-                for var in vars {
-                    match keyring.renew(&mut var.value) {
-                        Ok(renewed) => resealed.renewed += u64::from(renewed),
-                        Err(_) => resealed.lost += 1,
-                    }
-                }
-                resealed.renewed > renewed
-            };
-            services::set_environment(transaction, service, &mut reseal)?;
-            deployments::set_environments(transaction, service, &mut reseal)?;
-            let effect = if resealed.renewed == 0 { Effect::Nothing } else { Effect::Kept };
-            Ok((resealed, effect))
-        })
-        .await
-    }
-
-    async fn add_token(&self, token: &AccessToken) -> Result<()> {
-        let (token, shared) = (token.clone(), Arc::clone(&self.shared));
-        self.write("add token", Durability::Immediate, move |transaction| {
-            let gone = accounts::make_room(shared.tokens.lock().values(), &token)?;
-            if let Some((id, _)) = gone {
-                accounts::remove_token(transaction, id)?;
-            }
-            accounts::put_token(transaction, &token)?;
-            Ok(((), Effect::Token(Box::new(token), gone.map(|(_, digest)| digest))))
-        })
-        .await
-    }
-
-    async fn token(&self, digest: &[u8; 32]) -> Result<Option<AccessToken>> {
-        Ok(self.shared.tokens.lock().get(digest).cloned())
-    }
-
-    async fn token_with_id(
-        &self,
-        user: Option<&UserName>,
-        id: TokenId,
-    ) -> Result<Option<AccessToken>> {
-        Ok(self.shared.token_with_id(user, id))
-    }
-
-    async fn tokens(
-        &self,
-        user: Option<&UserName>,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Page<AccessToken>> {
-        let tokens = self.shared.tokens.lock();
-        let of_user = |token: &&AccessToken| user.is_none_or(|user| token.user == *user);
-        let mut found: Vec<&AccessToken> = tokens.values().filter(of_user).collect();
-        found.sort_by_key(|token| Reverse(token.id));
-        let items = found.iter().skip(offset).take(limit).map(|token| (*token).clone()).collect();
-        Ok(Page { count: found.len() as u64, items })
-    }
-
-    async fn remove_token(
-        &self,
-        user: Option<&UserName>,
-        id: TokenId,
-    ) -> Result<Option<AccessToken>> {
-        let (user, shared) = (user.cloned(), Arc::clone(&self.shared));
-        self.write("revoke token", Durability::Immediate, move |transaction| {
-            let known = shared.token_with_id(user.as_ref(), id);
-            let Some(token) = known else { return Ok((None, Effect::Nothing)) };
-            accounts::remove_token(transaction, id)?;
-            Ok((Some(token.clone()), Effect::Revoked(token.digest)))
-        })
-        .await
-    }
-
-    async fn note_token_use(&self, id: TokenId, at: Timestamp) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        self.write("note use of token", Durability::None, move |transaction| {
-            let known = shared.token_with_id(None, id);
-            let Some(token) = known else { return Ok(((), Effect::Nothing)) };
-            let token = AccessToken { last_used_at: Some(at), ..token };
-            accounts::put_token(transaction, &token)?;
-            Ok(((), Effect::Token(Box::new(token), None)))
-        })
-        .await
-    }
-
-    async fn append_audit(&self, entry: &AuditEntry) -> Result<()> {
-        let entry = entry.clone();
-        self.write("append to audit log", Durability::Immediate, move |transaction| {
-            accounts::append(transaction, entry, limits::AUDIT_KEPT)
-        })
-        .await
-    }
-
-    async fn audit(
-        &self,
-        query: &AuditQuery,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Page<AuditEntry>> {
-        let query = query.clone();
-        self.read("read audit log", move |transaction| {
-            accounts::audit(transaction, &query, offset, limit)
-        })
-        .await
-    }
-
+impl Volatile for Embedded {
     async fn put_replica(&self, replica: Replica) -> Result<()> {
         self.remember(replica.service, |memory| memory.put_replica(replica));
         Ok(())

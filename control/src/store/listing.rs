@@ -4,6 +4,7 @@
 use std::{cmp::Ordering, str::FromStr};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     name::{DeploymentId, ServiceName, UserName},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// What is known of a service without reading its record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// Where it is called, and which deployment serves.
     pub route: Route,

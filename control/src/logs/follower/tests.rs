@@ -10,7 +10,7 @@ use crate::{
     name::{DeploymentId, EnvKey},
     secret::{FernetKeys, Keyring},
     service::{Deployment, Replica, Service, example},
-    store::{Store, embedded::Embedded},
+    store::{Durable, Store, Volatile, embedded::Embedded},
 };
 
 /// What happens to one container that is followed.

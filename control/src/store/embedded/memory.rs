@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    name::{DeploymentId, ReplicaId, ServiceId},
-    service::{Obstacle, Phase, Replica, Seen, ServiceView, Wish},
+    name::{ReplicaId, ServiceId},
+    service::{Obstacle, Replica, Seen, ServiceView, Wish},
     store::{Listing, Page, ServiceQuery},
 };
 
@@ -33,25 +33,12 @@ impl Memory {
         entry.listing = Some(listing);
     }
 
-    /// A deployment is in another phase.
-    pub(super) fn set_phase(&mut self, service: ServiceId, id: DeploymentId, phase: Phase) {
-        let listing = self.services.get_mut(&service).and_then(|entry| entry.listing.as_mut());
-        if let Some(listing) = listing.filter(|listing| listing.latest.0 == id) {
-            listing.latest.1 = phase;
-        }
-    }
-
     pub(super) fn unlist(&mut self, service: ServiceId) {
         if let Some(entry) = self.services.get_mut(&service) {
             entry.listing = None;
             entry.obstacle = None;
         }
         self.forget_if_empty(service);
-    }
-
-    pub(super) fn service_ids(&self) -> Vec<ServiceId> {
-        let kept = self.services.iter().filter(|(_, entry)| entry.listing.is_some());
-        kept.map(|(id, _)| *id).collect()
     }
 
     /// The ids of one page of the services that a query takes.

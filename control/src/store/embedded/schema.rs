@@ -1,6 +1,4 @@
-//! The tables of `grid.redb`, how the file is opened, and the one way from redb's errors to ours.
-//!
-//! Code and logs have tables of their own, so that a scan over records reads neither.
+//! How `grid.redb` is opened, and the one way from redb's errors to ours.
 
 use std::{
     fs,
@@ -8,53 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
 
-use super::{accounts, services};
+use super::{migration, tables::definition};
 use crate::{
-    account::AccessToken,
     error::{Error, Result},
-    name::{InstanceId, UserName},
-    store::Listing,
+    name::InstanceId,
+    store::{
+        Listing,
+        tables::{Fault, SCHEMA, Table},
+    },
 };
 
-/// Service id → (its place in `SERVICE_ORDER`, JSON without code).
-pub(super) const SERVICES: TableDefinition<&[u8; 16], (u64, &[u8])> =
-    TableDefinition::new("services");
-/// Service id → code.
-pub(super) const SERVICE_CODE: TableDefinition<&[u8; 16], &str> =
-    TableDefinition::new("service_code");
-/// Counts up with each creation → service id.
-pub(super) const SERVICE_ORDER: TableDefinition<u64, &[u8; 16]> =
-    TableDefinition::new("service_order");
-/// `owner NUL service name` → service id.
-pub(super) const NAMES: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("names");
-/// `domain NUL function name` → service id.
-pub(super) const ROUTES: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("routes");
-/// Service id and deployment id → JSON without code and log.
-pub(super) const DEPLOYMENTS: TableDefinition<&[u8; 32], &[u8]> =
-    TableDefinition::new("deployments");
-/// Service id and deployment id → code.
-pub(super) const DEPLOYMENT_CODE: TableDefinition<&[u8; 32], &str> =
-    TableDefinition::new("deployment_code");
-/// Service id and deployment id → JSON of the log's lines.
-pub(super) const DEPLOYMENT_LOGS: TableDefinition<&[u8; 32], &[u8]> =
-    TableDefinition::new("deployment_logs");
-/// `owner NUL key` → JSON of what an attempt to create a service made.
-pub(super) const ATTEMPTS: TableDefinition<&str, &[u8]> = TableDefinition::new("attempts");
-/// Counts up with each attempt → its key in `ATTEMPTS`.
-pub(super) const ATTEMPT_ORDER: TableDefinition<u64, &str> = TableDefinition::new("attempt_order");
-/// Token id → JSON, with the token's digest.
-pub(super) const TOKENS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("tokens");
-/// Entry's id → JSON.
-pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
-/// (whom or what an entry concerns, see `accounts`, entry's id), to find those of a user or service.
-pub(super) const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_of");
 /// What is known of the file itself.
-const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 
-/// The version of all of the above. A change that an older Grid would misread counts it up.
-const SCHEMA: u32 = 2;
 const OPEN: &str = "open";
 
 /// A file that is ready for use.
@@ -62,30 +28,6 @@ pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) instance: InstanceId,
     pub(super) listings: Vec<Listing>,
-    pub(super) tokens: Vec<AccessToken>,
-}
-
-/// Why a transaction did not come to its end.
-pub(super) enum Fault {
-    /// The verb has an answer for the caller.
-    Refused(Error),
-    /// redb, or what it holds, failed.
-    Broken(String),
-}
-
-impl Fault {
-    pub(super) fn during(self, operation: &'static str) -> Error {
-        match self {
-            Fault::Refused(error) => error,
-            Fault::Broken(reason) => Error::Store { operation, reason },
-        }
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Fault::Refused(error)
-    }
 }
 
 macro_rules! broken {
@@ -102,8 +44,7 @@ broken!(
     redb::TableError,
     redb::StorageError,
     redb::CommitError,
-    redb::SetDurabilityError,
-    serde_json::Error
+    redb::SetDurabilityError
 );
 
 /// Where the file is.
@@ -141,14 +82,13 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
 }
 
 fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
-    let transaction = database.begin_write()?;
+    let mut transaction = database.begin_write()?;
+    let schema = transaction.open_table(META)?.get("schema")?.map(|text| text.value().to_owned());
+    if let Some(text) = schema {
+        transaction = migration::run(transaction, check_schema(&text, dir)?)?;
+    }
     let instance = {
         let mut meta = transaction.open_table(META)?;
-        let schema = meta.get("schema")?.map(|text| text.value().to_owned());
-        match schema {
-            None => {}
-            Some(text) => migrate(&transaction, check_schema(&text, dir)?)?,
-        }
         meta.insert("schema", SCHEMA.to_string().as_str())?;
         let known = meta.get("instance")?.map(|text| InstanceId::parse(text.value()));
         match known {
@@ -162,39 +102,15 @@ fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
         }
     };
     // A read transaction cannot open a table that was never made.
-    transaction.open_table(SERVICE_CODE)?;
-    transaction.open_table(SERVICE_ORDER)?;
-    transaction.open_table(NAMES)?;
-    transaction.open_table(ROUTES)?;
-    transaction.open_table(DEPLOYMENTS)?;
-    transaction.open_table(DEPLOYMENT_CODE)?;
-    transaction.open_table(DEPLOYMENT_LOGS)?;
-    transaction.open_table(TOKENS)?;
-    transaction.open_table(AUDIT)?;
-    transaction.open_table(AUDIT_OF)?;
-    let listings = services::listings(&transaction)?;
-    let tokens = accounts::tokens(&transaction)?;
-    transaction.commit()?;
-    Ok(Opened { database, instance, listings, tokens })
-}
-
-/// Brings a file of an earlier schema to this one. It is part of the transaction that opens the
-/// file: a crash leaves the old one.
-fn migrate(transaction: &WriteTransaction, from: u32) -> Result<(), Fault> {
-    if from < 2 {
-        // Names became their owners'; what there was is the operator's.
-        let mut names = transaction.open_table(NAMES)?;
-        let mut before = Vec::new();
-        for entry in names.iter()? {
-            let (name, id) = entry?;
-            before.push((name.value().to_owned(), *id.value()));
-        }
-        for (name, id) in before {
-            names.remove(name.as_str())?;
-            names.insert(format!("{}\0{name}", UserName::operator()).as_str(), &id)?;
-        }
+    for table in Table::ALL {
+        transaction.open_table(definition(table))?;
     }
-    Ok(())
+    let mut listings = Vec::new();
+    for entry in transaction.open_table(definition(Table::Listings))?.iter()? {
+        listings.push(serde_json::from_slice(entry?.1.value())?);
+    }
+    transaction.commit()?;
+    Ok(Opened { database, instance, listings })
 }
 
 fn check_schema(text: &str, dir: &Path) -> Result<u32, Fault> {
@@ -214,7 +130,6 @@ fn check_schema(text: &str, dir: &Path) -> Result<u32, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::ServiceId;
 
     fn reason(error: Error) -> String {
         match error {
@@ -245,33 +160,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let opened = open(dir.path()).expect("opens");
         let transaction = opened.database.begin_write().expect("begins");
-        transaction.open_table(META).expect("opens").insert("schema", "3").expect("inserts");
+        transaction.open_table(META).expect("opens").insert("schema", "4").expect("inserts");
         transaction.commit().expect("commits");
         drop(opened);
         let error = open(dir.path()).err().expect("refused");
-        assert!(reason(error).contains("was written by a newer Grid (schema 3"));
-    }
-
-    #[test]
-    fn names_of_the_first_schema_become_the_operators() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let opened = open(dir.path()).expect("opens");
-        let id = ServiceId::new();
-        let transaction = opened.database.begin_write().expect("begins");
-        transaction.open_table(META).expect("opens").insert("schema", "1").expect("inserts");
-        let mut names = transaction.open_table(NAMES).expect("opens");
-        names.insert("hello", id.as_bytes()).expect("inserts");
-        drop(names);
-        transaction.commit().expect("commits");
-        drop(opened);
-        for _ in 0..2 {
-            let opened = open(dir.path()).expect("migrates, once");
-            let transaction = opened.database.begin_write().expect("begins");
-            let names = transaction.open_table(NAMES).expect("opens");
-            let keys: Vec<_> = names.iter().expect("reads").map(|e| e.expect("one").0).collect();
-            assert_eq!(keys.len(), 1);
-            assert_eq!(keys[0].value(), "admin\0hello");
-        }
+        assert!(reason(error).contains("was written by a newer Grid (schema 4"));
     }
 
     #[test]

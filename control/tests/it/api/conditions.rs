@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use control::{service::Phase, store::Store};
+use control::{service::Phase, store::Durable};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use control::{
     name::ServiceId,
     service::{Obstacle, Phase},
-    store::Store,
+    store::{Durable, Volatile},
 };
 use serde_json::json;
 

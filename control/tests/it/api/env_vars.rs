@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use control::{
     name::{DeploymentId, ServiceId},
-    store::Store as _,
+    store::Durable as _,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use control::{
     name::{DeploymentId, ServiceId},
-    store::Store as _,
+    store::Durable as _,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};

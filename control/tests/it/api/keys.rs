@@ -7,7 +7,7 @@ use control::{
     environment::Environment,
     name::{ServiceId, TokenId, UserName},
     secret::Keyring,
-    store::Store as _,
+    store::Durable as _,
     token::Token,
 };
 use jiff::Timestamp;

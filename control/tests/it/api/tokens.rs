@@ -4,7 +4,7 @@ use control::{
     account::AccessToken,
     limits,
     name::{TokenId, UserName},
-    store::Store,
+    store::Durable,
     token::Token,
 };
 use jiff::{SignedDuration, Timestamp};

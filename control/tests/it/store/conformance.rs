@@ -309,7 +309,7 @@ async fn the_image_of_a_deployment_is_kept(store: Subject) {
     let mut hints = store.watch();
     store.record_image(first_of.id, first.id, None).await.expect("records");
     assert_eq!(image().await, first.id);
-    assert_eq!(hints.try_recv(), Ok(Change { service: first_of.id }));
+    assert_eq!(hints.try_recv(), Ok(Change::Service(first_of.id)));
     store.record_image(first_of.id, first.id, None).await.expect("is so already");
     assert_eq!(hints.try_recv(), Err(TryRecvError::Empty));
     store.record_image(first_of.id, other, None).await.expect("nobody is missed");
@@ -460,7 +460,7 @@ async fn replicas_outlive_their_service(store: Subject) {
 
 /// Exactly one hint has arrived, for this service.
 fn hinted(hints: &mut Receiver<Change>, service: ServiceId) {
-    assert_eq!(hints.try_recv(), Ok(Change { service }));
+    assert_eq!(hints.try_recv(), Ok(Change::Service(service)));
     silent(hints);
 }
 

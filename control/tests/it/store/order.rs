@@ -5,7 +5,7 @@ use control::{
     error::Kind,
     name::DeploymentId,
     service::{Deployment, Phase},
-    store::{Store, embedded::Embedded},
+    store::{Durable, Volatile, embedded::Embedded},
 };
 use proptest::prelude::*;
 

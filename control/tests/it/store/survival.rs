@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use control::{
     service::Phase,
-    store::{Page, ServiceQuery, Store, embedded::Embedded},
+    store::{Durable, Page, ServiceQuery, Volatile, embedded::Embedded},
 };
 
 use super::{at, edit, line, phases, replica, service};
