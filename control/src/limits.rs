@@ -124,6 +124,17 @@ pub const LOG_WATCHES: usize = 100;
 /// How long a line may be in the engine alone, about.
 pub const LOG_KEPT_WITHIN: Duration = Duration::from_secs(15);
 
+/// Getting a connection to Redis.
+pub const STORE_CONNECT: Duration = Duration::from_secs(1);
+/// One call to Redis, all of which answer at once.
+pub const STORE_CALL: Duration = Duration::from_secs(2);
+/// How long a call waits for a Redis that has just gone away: a restart or a failover is not seen then.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the start waits for a Redis that is being started beside Grid.
+pub const STORE_START: Duration = Duration::from_secs(10);
+/// How often it is tried out whether hints would still come.
+pub const HINTS_EVERY: Duration = Duration::from_secs(5);
+
 /// One call to Docker Engine that should answer at once.
 pub const ENGINE_CALL: Duration = Duration::from_secs(20);
 /// One image build.

@@ -5,6 +5,7 @@
 
 pub mod embedded;
 mod listing;
+pub mod redis;
 mod tables;
 mod verbs;
 

@@ -6,8 +6,9 @@ use std::{cmp::Ordering, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Page;
 use crate::{
-    name::{DeploymentId, ServiceName, UserName},
+    name::{DeploymentId, ServiceId, ServiceName, UserName},
     service::{Phase, Route, Service, Status},
 };
 
@@ -100,6 +101,21 @@ impl FromStr for Order {
         };
         Ok(Self { by, descending })
     }
+}
+
+/// The ids of one page of the services that a query takes; with each listing, whether the replicas
+/// of its service cannot be started.
+pub(super) fn select<'a>(
+    listings: impl Iterator<Item = (&'a Listing, bool)>,
+    query: &ServiceQuery,
+    offset: usize,
+    limit: usize,
+) -> Page<ServiceId> {
+    let taken = listings.filter(|(listing, obstructed)| query.takes(listing, *obstructed));
+    let mut found: Vec<&Listing> = taken.map(|(listing, _)| listing).collect();
+    found.sort_by(|a, b| query.compare(a, b));
+    let page = found.iter().skip(offset).take(limit);
+    Page { count: found.len() as u64, items: page.map(|found| found.route.service).collect() }
 }
 
 impl ServiceQuery {

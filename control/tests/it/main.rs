@@ -3,4 +3,5 @@
 #![recursion_limit = "256"] // for a service's record in `json!`
 
 mod api;
+mod redis;
 mod store;

@@ -1,11 +1,12 @@
-//! What every store promises, as functions over `Arc<dyn Store>`, run on the embedded one; and
-//! what the embedded one promises about its file.
+//! What every store promises, as functions over `Arc<dyn Store>`, run on the embedded one and on one in
+//! a Redis; and what each promises beyond that.
 
 mod accounts;
 mod conformance;
 mod creation;
 mod lists;
 mod order;
+mod redis;
 mod survival;
 
 use std::sync::Arc;
@@ -35,6 +36,17 @@ macro_rules! on_every_store {
                 async fn $promise() {
                     let dir = tempfile::tempdir().expect("temporary directory");
                     let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
+                    super::$promise(std::sync::Arc::new(store)).await;
+                }
+            )*
+        }
+        mod in_redis {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    let server = crate::redis::Server::start();
+                    let dir = tempfile::tempdir().expect("temporary directory");
+                    let store = server.store(dir.path()).await;
                     super::$promise(std::sync::Arc::new(store)).await;
                 }
             )*

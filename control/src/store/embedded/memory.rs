@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::{
     name::{ReplicaId, ServiceId},
     service::{Obstacle, Replica, Seen, ServiceView, Wish},
-    store::{Listing, Page, ServiceQuery},
+    store::{Listing, Page, ServiceQuery, listing},
 };
 
 /// One entry per service that is kept or has replicas, and none else: an edge that asks for
@@ -48,14 +48,10 @@ impl Memory {
         offset: usize,
         limit: usize,
     ) -> Page<ServiceId> {
-        let listed = self.services.values().filter_map(|entry| {
-            let listing = entry.listing.as_ref()?;
-            query.takes(listing, entry.obstacle.is_some()).then_some(listing)
-        });
-        let mut found: Vec<&Listing> = listed.collect();
-        found.sort_by(|a, b| query.compare(a, b));
-        let page = found.iter().skip(offset).take(limit);
-        Page { count: found.len() as u64, items: page.map(|found| found.route.service).collect() }
+        let listed = self.services.values();
+        let listed =
+            listed.filter_map(|entry| Some((entry.listing.as_ref()?, entry.obstacle.is_some())));
+        listing::select(listed, query, offset, limit)
     }
 
     pub(super) fn put_replica(&mut self, replica: Replica) -> bool {

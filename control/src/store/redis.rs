@@ -1,0 +1,194 @@
+//! The store for several processes: a Redis holds what is durable and what is not.
+//!
+//! The verbs run in optimistic transactions and commit by one script; see `redis/transaction.rs`.
+//! Notices to other processes are hints, and what Redis was told survives what its own persistence
+//! settings promise.
+
+mod address;
+mod hints;
+mod keys;
+mod lease;
+mod link;
+mod listings;
+mod opening;
+mod server;
+mod transaction;
+mod volatile;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::{sync::Mutex, task::AbortHandle, time::sleep};
+
+pub use self::address::RedisUrl;
+use self::{
+    lease::Lease,
+    listings::Listings,
+    server::Server,
+    transaction::{Committed, Read, Write},
+};
+use super::{
+    Change, Page, ServiceQuery,
+    tables::{Backend, Done, Effect, Fault, Survival},
+};
+use crate::{
+    error::{Error, Result},
+    name::{InstanceId, ServiceId},
+};
+
+/// How often a transaction is done again that others overtake, and how long it waits for that at most.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Which Redis, and what there is called ours.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// Where it is.
+    pub url: RedisUrl,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+/// What a process does with the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It may commit. One process of one data directory does at any time.
+    Control,
+    /// It only reads, and writes what is volatile.
+    Edge,
+}
+
+/// The store in a Redis. Cheap to clone; all clones are one store.
+#[derive(Clone)]
+pub struct Redis {
+    server: Arc<Server>,
+    listings: Arc<Mutex<Listings>>,
+    /// Held by the writer whose turn it is: writers of one process do not overtake each other.
+    turn: Arc<Mutex<()>>,
+    lease: Option<Arc<Lease>>,
+    _listening: Arc<Aborted>,
+}
+
+/// A task that ends with its owner.
+struct Aborted(AbortHandle);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Redis {
+    /// Connects, makes what is missing, and warns of settings of the Redis with which state gets lost.
+    /// The data directory keeps whose containers are ours.
+    ///
+    /// # Errors
+    /// `Store` when the Redis does not answer within [`crate::limits::STORE_START`], a newer Grid wrote
+    /// it, it is another Grid's, or another process has control; `File`.
+    pub async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) -> Result<Self> {
+        opening::open(settings, data_dir, part).await
+    }
+
+    /// Whose containers are ours: the same for all processes of one data directory.
+    pub fn instance_id(&self) -> &InstanceId {
+        &self.server.instance
+    }
+
+    /// Gives control up, so that another process can have it; writes fail from now on, and all else
+    /// goes on.
+    pub async fn close(&self) {
+        // Whoever has the turn finishes first.
+        let _turn = self.turn.lock().await;
+        if let Some(lease) = &self.lease {
+            lease.give_up();
+        }
+    }
+
+    /// Runs a transaction to its commit, again for as long as others overtake it.
+    async fn transact<T, V>(&self, verb: V) -> Result<T, Fault>
+    where
+        V: for<'t> Fn(&'t mut Write) -> BoxFuture<'t, Done<T>>,
+    {
+        let _turn = self.turn.lock().await;
+        if self.lease.as_ref().is_none_or(|lease| lease.is_given_up()) {
+            return Err(Fault::Broken(
+                "this process has no control of the store (any more)".into(),
+            ));
+        }
+        for attempt in 0..ATTEMPTS {
+            let mut transaction = Write::begin(&self.server);
+            let outcome = verb(&mut transaction).await;
+            if transaction.is_void() {
+                sleep(PAUSE * attempt / ATTEMPTS).await;
+                continue;
+            }
+            let (value, effect) = outcome?;
+            if effect == Effect::Nothing {
+                return Ok(value);
+            }
+            let commit = uuid::Uuid::new_v4().to_string();
+            let committed = transaction.commit(&commit, &effect).await;
+            if let (Some(service), Ok(Committed::At(_)) | Err(_)) = (effect.service(), &committed) {
+                // One whose answer was lost may be done.
+                self.server.hint_here(Change::Service(service));
+            }
+            match committed? {
+                Committed::At(version) => {
+                    self.listings.lock().await.follow(effect, version);
+                    return Ok(value);
+                }
+                Committed::Overtaken => sleep(PAUSE * attempt / ATTEMPTS).await,
+            }
+        }
+        Err(Fault::Broken("others write all the time".to_owned()))
+    }
+}
+
+impl Backend for Redis {
+    type Read = Read;
+    type Write = Write;
+
+    async fn read<T, V>(&self, operation: &'static str, verb: V) -> Result<T>
+    where
+        T: Send + 'static,
+        V: for<'t> Fn(&'t mut Self::Read) -> BoxFuture<'t, Result<T, Fault>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        for attempt in 0..ATTEMPTS {
+            let mut transaction = Read::begin(&self.server);
+            let outcome = verb(&mut transaction).await;
+            if !transaction.is_void() {
+                return outcome.map_err(|fault| fault.during(operation));
+            }
+            sleep(PAUSE * attempt / ATTEMPTS).await;
+        }
+        Err(Error::Store { operation, reason: "others write all the time".to_owned() })
+    }
+
+    async fn write<T, V>(&self, operation: &'static str, _: Survival, verb: V) -> Result<T>
+    where
+        T: Send + 'static,
+        V: for<'t> Fn(&'t mut Self::Write) -> BoxFuture<'t, Done<T>> + Send + Sync + 'static,
+    {
+        let store = self.clone();
+        let done = tokio::spawn(async move { store.transact(verb).await });
+        match done.await {
+            Ok(outcome) => outcome.map_err(|fault| fault.during(operation)),
+            Err(stopped) => Err(Error::Store { operation, reason: stopped.to_string() }),
+        }
+    }
+
+    async fn select(
+        &self,
+        query: &ServiceQuery,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Page<ServiceId>> {
+        let mut listings = self.listings.lock().await;
+        let current = listings.bring_up_to_date(&self.server).await;
+        current.map_err(|fault| fault.during("list services"))?;
+        Ok(listings.select(query, offset, limit))
+    }
+}

@@ -1,0 +1,199 @@
+//! How the store in a Redis is opened: whose it is, whether this Grid understands it, and whether the
+//! Redis keeps what it is told.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+
+use ::redis::{InfoDict, Script, cmd, pipe};
+use tokio::{
+    sync::{broadcast, oneshot},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Aborted, Part, Redis, RedisSettings,
+    address::Dialler,
+    hints,
+    keys::Keys,
+    lease::{Lease, Seat},
+    link::{Link, Request},
+    server::Server,
+};
+use crate::{
+    error::{Error, Result},
+    limits,
+    name::InstanceId,
+    store::tables::{Fault, SCHEMA},
+};
+
+const OPEN: &str = "open";
+/// Hints that a slow receiver may fall behind before it has to read everything again.
+const HINTS: usize = 1024;
+
+/// KEYS: meta. ARGV: schema, instance. Makes what is missing, and tells what is there.
+static PREPARE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('HSETNX', KEYS[1], 'schema', ARGV[1])
+         redis.call('HSETNX', KEYS[1], 'instance', ARGV[2])
+         redis.call('HSETNX', KEYS[1], 'version', 0)
+         return redis.call('HMGET', KEYS[1], 'schema', 'instance')",
+    )
+});
+
+pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) -> Result<Redis> {
+    let RedisSettings { url, prefix } = settings;
+    fs::create_dir_all(data_dir).map_err(Error::file("create", data_dir))?;
+    let seat = match part {
+        Part::Control => Some(Seat::take(data_dir)?),
+        Part::Edge => None,
+    };
+    let broken = |reason: String| Error::Store { operation: OPEN, reason };
+    let refused = |error: ::redis::RedisError| broken(format!("REDIS_URL ({url}): {error}"));
+    let link = Link::to(url).map_err(refused)?;
+    let dialler = Dialler::to(url).map_err(refused)?;
+    let keys = Keys::with(prefix);
+    let file = InstanceFile::of(data_dir);
+    let known = file.read()?;
+    let (schema, instance) = prepare(&link, &keys, known.clone()).await?;
+    check_schema(&schema, url).map_err(|fault| fault.during(OPEN))?;
+    match known {
+        Some(known) if known == instance => {}
+        Some(known) => {
+            return Err(broken(format!(
+                "Redis at {url} holds the state of another Grid under the prefix {prefix} (instance \
+                 {instance}, and the data directory {} is {known}'s): use another GRID_REDIS_PREFIX, \
+                 or the data directory that belongs to it",
+                data_dir.display()
+            )));
+        }
+        None => file.write(&instance)?,
+    }
+    warn_of_losses(&link).await;
+    let server = Arc::new(Server {
+        link,
+        keys,
+        instance,
+        holder: seat.as_ref().map(|seat| seat.holder.clone()).unwrap_or_default(),
+        sender: InstanceId::random().to_string(),
+        changes: broadcast::Sender::new(HINTS),
+    });
+    let (heard, hears) = oneshot::channel();
+    let listening = tokio::spawn(hints::listen(server.clone(), dialler, heard));
+    let listening = Arc::new(Aborted(listening.abort_handle()));
+    // Hints that do not come yet will; what they would have said is read again then.
+    let _ = timeout(limits::STORE_CALL, hears).await;
+    let lease = match seat {
+        Some(seat) => {
+            let lease = Lease::take(server.clone(), seat).await;
+            Some(Arc::new(lease.map_err(|fault| fault.during("take control"))?))
+        }
+        None => None,
+    };
+    Ok(Redis {
+        server,
+        listings: Arc::default(),
+        turn: Arc::default(),
+        lease,
+        _listening: listening,
+    })
+}
+
+/// Waits for a Redis that is just being started.
+async fn prepare(
+    link: &Link,
+    keys: &Keys,
+    known: Option<InstanceId>,
+) -> Result<(String, InstanceId)> {
+    let instance = known.unwrap_or_else(InstanceId::random);
+    let mut script = PREPARE.prepare_invoke();
+    script.key(&keys.meta).arg(SCHEMA).arg(instance.as_str());
+    let until = Instant::now() + limits::STORE_START;
+    let (schema, instance): (String, String) = loop {
+        match link.ask(Request::Script(&script)).await {
+            Ok(answer) => break answer.value,
+            Err(fault) if Instant::now() >= until => return Err(fault.during(OPEN)),
+            Err(_) => sleep(limits::STORE_CONNECT / 4).await,
+        }
+    };
+    let instance = InstanceId::parse(instance).map_err(|error| Error::Store {
+        operation: OPEN,
+        reason: format!("{}: instance: {error}", keys.meta),
+    })?;
+    Ok((schema, instance))
+}
+
+fn check_schema(text: &str, url: &super::RedisUrl) -> Result<(), Fault> {
+    match text.parse::<u32>() {
+        Ok(SCHEMA) => Ok(()),
+        Ok(newer) if newer > SCHEMA => Err(Fault::Broken(format!(
+            "Redis at {url} was written by a newer Grid (schema {newer}, this one knows {SCHEMA}): \
+             start that Grid again, or use another GRID_REDIS_PREFIX"
+        ))),
+        _ => Err(Fault::Broken(format!("Redis at {url} has the unknown schema \"{text}\""))),
+    }
+}
+
+/// Says in the log with which of the Redis's own settings state would be lost.
+async fn warn_of_losses(link: &Link) {
+    let url = link.url();
+    let mut commands = pipe();
+    commands.cmd("INFO");
+    let info = link.ask::<(InfoDict,)>(Request::Commands(&commands)).await;
+    let Ok(info) = info.map(|answer| answer.value.0) else {
+        tracing::warn!("Redis at {url} does not tell (INFO) whether it keeps what it is told");
+        return;
+    };
+    let has_log = info.get::<u8>("aof_enabled") == Some(1);
+    let mut commands = pipe();
+    commands.add_command(cmd("CONFIG").arg("GET").arg("save").to_owned());
+    let save = link.ask::<(Vec<String>,)>(Request::Commands(&commands)).await;
+    let save = save.ok().and_then(|answer| answer.value.0.get(1).cloned());
+    match (has_log, save.as_deref()) {
+        (true, _) => {}
+        (false, Some("")) => tracing::warn!(
+            "Redis at {url} has no persistence: when it ends, all services are lost. Set appendonly \
+             yes in its configuration"
+        ),
+        (false, _) => tracing::warn!(
+            "Redis at {url} writes no append-only file: when it crashes, the changes of the last \
+             minutes may be lost. Set appendonly yes in its configuration"
+        ),
+    }
+    let policy = info.get::<String>("maxmemory_policy").unwrap_or_default();
+    if info.get::<u64>("maxmemory").is_some_and(|most| most > 0) && policy != "noeviction" {
+        tracing::warn!(
+            "Redis at {url} forgets keys when its memory is full (maxmemory-policy {policy}): set it \
+             to noeviction"
+        );
+    }
+}
+
+/// `<data_dir>/instance`.
+struct InstanceFile(std::path::PathBuf);
+
+impl InstanceFile {
+    fn of(data_dir: &Path) -> Self {
+        Self(data_dir.join("instance"))
+    }
+
+    fn read(&self) -> Result<Option<InstanceId>> {
+        match fs::read_to_string(&self.0) {
+            Ok(text) => InstanceId::parse(text.trim()).map(Some).map_err(|error| Error::Store {
+                operation: OPEN,
+                reason: format!("{}: {error}", self.0.display()),
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", &self.0)(error)),
+        }
+    }
+
+    /// Written beside it and renamed, so that nobody ever reads half of it.
+    fn write(&self, instance: &InstanceId) -> Result<()> {
+        let new = self.0.with_extension("new");
+        fs::write(&new, instance.as_str()).map_err(Error::file("write", &new))?;
+        fs::rename(&new, &self.0).map_err(Error::file("rename", &new))
+    }
+}

@@ -1,0 +1,73 @@
+//! One Grid's part of a Redis: where it is, whose it is, and how it is asked.
+
+use ::redis::{FromRedisValue, Pipeline, ScriptInvocation};
+use tokio::sync::broadcast;
+
+use super::{
+    keys::Keys,
+    link::{Link, Request},
+    transaction::Stamp,
+};
+use crate::{
+    name::{InstanceId, ServiceId},
+    store::{Change, tables::Fault},
+};
+
+/// What a process is told that must not commit.
+pub(super) const FENCED: &str = "another Grid controls the services of this Redis and prefix: stop \
+    that one, or set GRID_REDIS_PREFIX to another name";
+
+pub(super) struct Server {
+    pub(super) link: Link,
+    pub(super) keys: Keys,
+    pub(super) instance: InstanceId,
+    /// Who commits: the same text for each process that serves one data directory.
+    pub(super) holder: String,
+    /// Marks the hints of this process, which knows of them already.
+    pub(super) sender: String,
+    pub(super) changes: broadcast::Sender<Change>,
+}
+
+impl Server {
+    /// The answers to a few commands.
+    pub(super) async fn ask<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Fault> {
+        Ok(self.link.ask(Request::Commands(commands)).await?.value)
+    }
+
+    /// The answer of a script.
+    pub(super) async fn script<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, Fault> {
+        Ok(self.link.ask(Request::Script(script)).await?.value)
+    }
+
+    /// The version of what was read, if it is still this Grid's.
+    pub(super) fn version(&self, (instance, version): &Stamp) -> Result<u64, Fault> {
+        match instance.as_deref() {
+            Some(instance) if instance == self.instance.as_str() => Ok(version.unwrap_or_default()),
+            _ => Err(self.emptied()),
+        }
+    }
+
+    /// What there was is gone: that must not be taken for "no services".
+    pub(super) fn emptied(&self) -> Fault {
+        Fault::Broken(format!(
+            "Redis at {} has lost the state of this Grid ({}): restore a backup of it, or start \
+             Grid again to begin with nothing",
+            self.link.url(),
+            self.keys.meta
+        ))
+    }
+
+    /// Tells the watchers of this process.
+    pub(super) fn hint_here(&self, change: Change) {
+        // Fails when nobody watches, which is fine.
+        let _ = self.changes.send(change);
+    }
+
+    /// What the watchers of other processes are told.
+    pub(super) fn hint(&self, service: Option<ServiceId>) -> String {
+        service.map(|service| format!("{} {service}", self.sender)).unwrap_or_default()
+    }
+}

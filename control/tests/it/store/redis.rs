@@ -1,0 +1,1 @@
+//! What the store in a Redis promises beyond what every store does.
