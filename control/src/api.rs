@@ -159,7 +159,7 @@ pub fn router(api: Api) -> Router {
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), audit::keep))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require));
-    let (probes, of_probes) = probes().split_for_parts();
+    let (probes, of_probes) = probed().split_for_parts();
     let text = Bytes::from(openapi::written(contract.merge_from(of_probes), &api.rules()));
     let contract = get(|| async { ([(header::CONTENT_TYPE, "application/json")], text) });
     let open = open.merge(probes).route(openapi::PATH, contract);
@@ -171,9 +171,17 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
+/// What a process without an admin API has on the admin port: `/healthz` and `/readyz`.
+pub fn probes(health: Health) -> Router {
+    let readyz = move || async move { probes::readiness(health.state()) };
+    let probes =
+        Router::new().route("/healthz", get(probes::healthz)).route("/readyz", get(readyz));
+    probes.method_not_allowed_fallback(method_not_allowed).fallback(|| async { ApiError::NotFound })
+}
+
 /// The contract as JSON: what `GET /api/v1/openapi.json` answers and `grid openapi` prints.
 pub fn openapi(rules: &Rules<'_>) -> String {
-    openapi::written(documented().merge(probes()).into_openapi(), rules)
+    openapi::written(documented().merge(probed()).into_openapi(), rules)
 }
 
 /// What needs a token.
@@ -196,7 +204,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// What needs none.
-fn probes() -> OpenApiRouter<Arc<Api>> {
+fn probed() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::default().routes(routes!(probes::healthz)).routes(routes!(probes::readyz))
 }
 

@@ -32,7 +32,9 @@ pub use self::{
     observe::{AccessLog, Observe},
     token::TokenCommand,
 };
-use crate::{firewall::Enforcement, limits, secret::FernetKeys, token::TokenText};
+use crate::{
+    firewall::Enforcement, limits, secret::FernetKeys, store::redis::RedisUrl, token::TokenText,
+};
 
 /// Where settings are read from when neither flag nor variable names a file.
 const DEFAULT_FILE: &str = "config/grid.toml";
@@ -80,7 +82,8 @@ enum Verb {
         SMSLY_TOKEN (environment or .env only; at least 16 visible ASCII characters). When it is \
         not set, one is made and kept in <data-dir>/token. Likewise GRID_FERNET_KEYS: the keys that \
         environment variables of functions are encrypted with, separated by commas, newest first; \
-        kept in <data-dir>/fernet_keys when not set.")]
+        kept in <data-dir>/fernet_keys when not set. And REDIS_URL: the Redis that holds the state \
+        (redis://, rediss://, unix:// or redis+sentinel://); the data directory does when not set.")]
     Serve(Config),
     /// Try out whether functions are contained on this machine.
     ///
@@ -127,6 +130,12 @@ pub struct Config {
     #[arg(id = "GRID_ROLE", long = "role", value_name = "ROLE")]
     #[arg(default_value = "all", value_parser = rules::role)]
     pub role: Role,
+
+    /// What all keys in the Redis of REDIS_URL begin with (1 to 64 characters of a-z, A-Z, 0-9, dot,
+    /// hyphen and underscore): Grids with different ones can share a Redis.
+    #[arg(id = "GRID_REDIS_PREFIX", long = "redis-prefix", value_name = "PREFIX")]
+    #[arg(default_value = "grid", value_parser = rules::prefix)]
+    pub redis_prefix: String,
 
     /// File with settings; config/grid.toml may be missing, one that is named here may not.
     #[arg(id = "GRID_CONFIG", long = "config", value_name = "FILE")]
@@ -332,6 +341,11 @@ pub struct Config {
     /// never in the file, like the token.
     #[arg(skip)]
     pub fernet_keys: Option<FernetKeys>,
+
+    /// Where the store is, when `REDIS_URL` is set; else it is in the data directory. Never a flag nor
+    /// in the file, since it may have a password in it.
+    #[arg(skip)]
+    pub redis_url: Option<RedisUrl>,
 }
 
 /// The parts that a process runs.
@@ -343,6 +357,27 @@ pub enum Role {
     Edge,
     /// What keeps services running.
     Control,
+}
+
+impl Role {
+    /// As it is written in settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Edge => "edge",
+            Self::Control => "control",
+        }
+    }
+
+    /// Whether public requests are answered.
+    pub fn has_edge(self) -> bool {
+        self != Self::Control
+    }
+
+    /// Whether services are kept running, and changed.
+    pub fn has_control(self) -> bool {
+        self != Self::Edge
+    }
 }
 
 /// How log lines look.
@@ -406,6 +441,7 @@ pub fn parse(
     let whole = |mut config: Config| {
         config.token = layers.token()?;
         config.fernet_keys = layers.fernet_keys()?;
+        config.redis_url = layers.redis_url()?;
         config.complete(cwd)?;
         config.check()?;
         Ok(Box::new(config))
@@ -458,15 +494,15 @@ impl Config {
     /// Rules that take more than one setting, or the file system.
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |line: String| Err(ConfigError(line));
-        if self.role != Role::All {
-            let role = if self.role == Role::Edge { "edge" } else { "control" };
+        if self.role != Role::All && self.redis_url.is_none() {
+            let role = self.role.as_str();
             return refuse(format!(
-                "GRID_ROLE is \"{role}\", but separate roles need Redis, which this version does \
-                 not support yet: use \"all\""
+                "GRID_ROLE is \"{role}\", but REDIS_URL is not set: separate parts share their state \
+                 in a Redis"
             ));
         }
         let (admin, http) = (self.admin_addr, self.http_addr);
-        if clash(admin, http) {
+        if self.role != Role::Control && clash(admin, http) {
             return refuse(format!(
                 "GRID_ADMIN_ADDR ({admin}) and GRID_HTTP_ADDR ({http}) need the same port: give \
                  one of them another"

@@ -49,12 +49,17 @@ pub struct Health(watch::Sender<State>);
 
 impl Default for Health {
     fn default() -> Self {
-        let unknown = || Some(UNKNOWN.to_owned());
-        Self(watch::Sender::new(Dependency::ALL.map(|dependency| (dependency, unknown())).into()))
+        Self::of(&Dependency::ALL)
     }
 }
 
 impl Health {
+    /// Of what a process needs: one that only answers the public needs less.
+    pub fn of(dependencies: &[Dependency]) -> Self {
+        let unknown = |dependency: &Dependency| (*dependency, Some(UNKNOWN.to_owned()));
+        Self(watch::Sender::new(dependencies.iter().map(unknown).collect()))
+    }
+
     /// Says how a dependency is: `None` is well. Tells whether that is news.
     pub fn set(&self, dependency: Dependency, problem: Option<String>) -> bool {
         self.0.send_if_modified(|state| state.insert(dependency, problem.clone()) != Some(problem))
@@ -70,7 +75,7 @@ impl Health {
         self.0.subscribe()
     }
 
-    /// Waits until it is known how a dependency is.
+    /// Waits until it is known how a dependency is; not at all for one that is not needed.
     pub async fn checked(&self, dependency: Dependency) {
         let known = |state: &State| {
             state.get(&dependency).is_none_or(|problem| problem.as_deref() != Some(UNKNOWN))

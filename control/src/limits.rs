@@ -124,6 +124,8 @@ pub const LOG_WATCHES: usize = 100;
 /// How long a line may be in the engine alone, about.
 pub const LOG_KEPT_WITHIN: Duration = Duration::from_secs(15);
 
+/// Pause before the store is read again after it failed.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Getting a connection to Redis.
 pub const STORE_CONNECT: Duration = Duration::from_secs(1);
 /// One call to Redis, all of which answer at once.

@@ -5,6 +5,7 @@
 
 pub mod embedded;
 mod listing;
+mod opened;
 pub mod redis;
 mod tables;
 mod verbs;
@@ -13,7 +14,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-pub use self::listing::{Listing, Order, OrderKey, ServiceQuery};
+pub use self::{
+    listing::{Listing, Order, OrderKey, ServiceQuery},
+    opened::Opened,
+};
 use crate::{
     account::AccessToken,
     audit::{AuditEntry, AuditQuery},

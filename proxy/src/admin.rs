@@ -22,7 +22,7 @@ use control::{
     rotation::Rotations,
     runtime::Runtimes,
     secret::Keyring,
-    store::{Store, embedded::Embedded},
+    store::{Opened, embedded::Embedded, redis::Part},
     token::{self, TokenText},
 };
 use http::{Method, Request, Response, StatusCode, header};
@@ -106,8 +106,9 @@ impl AdminClient {
     fn find(config: &Config, create: bool) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let address = reachable(config.admin_addr);
-        let own = || match Embedded::exists(&config.data_dir) || create {
-            true => own(config, address),
+        let exists = config.redis_url.is_some() || Embedded::exists(&config.data_dir);
+        let own = || match exists || create {
+            true => own(config, address, &runtime),
             false => Err(AdminError::NoStore(address, config.data_dir.clone())),
         };
         let (way, token) = match runtime.block_on(connect(address)) {
@@ -193,13 +194,13 @@ fn running(config: &Config, address: SocketAddr) -> Result<TokenText> {
 }
 
 /// The API on the store of the data directory, and a token for it that nobody else ever has.
-fn own(config: &Config, address: SocketAddr) -> Result<(Way, TokenText)> {
-    let opened = Embedded::open(&config.data_dir);
+fn own(config: &Config, address: SocketAddr, runtime: &Runtime) -> Result<(Way, TokenText)> {
+    let opened = runtime.block_on(Opened::open(config, Part::Control));
     let store = opened.map_err(|error| AdminError::Store(address, error))?;
     let runtimes = Runtimes::load(config.share_dir())?;
     let keyring = Keyring::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
     let instance = store.instance_id().clone();
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = store.store();
     let logs = Logs::new(
         Arc::new(Docker::new(&config.docker_host)),
         store.clone(),

@@ -1,39 +1,54 @@
-//! What runs beside the edge: the control plane, the firewall's keeper with the functions' DNS, and
-//! the admin API, in one runtime of their own.
+//! What runs beside the edge, or without one: the control plane and the firewall's keeper with the
+//! functions' DNS, when this process has control, and what is served on the admin port; in one runtime
+//! of their own.
 
 use std::{
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+    path::PathBuf,
     sync::Arc,
 };
 
 use async_trait::async_trait;
-use control::{api::Calls, context::Context, firewall, limits, plane};
+use control::{
+    api::Calls,
+    context::Context,
+    firewall,
+    health::{Dependency, Health},
+    limits,
+    name::ServiceId,
+    plane,
+    store::Store,
+};
 use parking_lot::Mutex;
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::sync::watch;
 
-use crate::stages::Stages;
+use crate::{stages::Stages, upgrade::hatch};
 
-/// The control plane, the admin API and the ready line.
-pub(crate) struct Control {
-    pub(crate) context: Arc<Context>,
+/// The control plane, the admin port and the ready line.
+pub(crate) struct Beside {
+    /// None when another process has control.
+    pub(crate) context: Option<Arc<Context>>,
+    pub(crate) health: Health,
     pub(crate) stages: Arc<Stages>,
     pub(crate) api: axum::Router,
     pub(crate) calls: Calls,
     /// Taken by the API: it ends with it.
     pub(crate) admin: Mutex<Option<TcpListener>>,
     pub(crate) admin_addr: SocketAddr,
-    pub(crate) public_addr: SocketAddr,
+    /// None when another process answers the public.
+    pub(crate) public_addr: Option<SocketAddr>,
+    /// By which this process is found.
+    pub(crate) hatch: PathBuf,
 }
 
 #[async_trait]
-impl BackgroundService for Control {
+impl BackgroundService for Beside {
     async fn start(&self, mut stop: ShutdownWatch) {
         let ends = self.stages.control_ends.watch();
-        let (_, _dns, _, _, _) = tokio::join!(
-            plane::run(self.context.clone(), ends.clone()),
-            firewall::run(self.context.clone(), ends.clone()),
-            self.context.logs.run(ends.clone()),
+        let (_dns, _, _) = tokio::join!(
+            self.control(ends.clone()),
             self.serve_api(ends.clone()),
             self.say_ready(ends),
         );
@@ -43,9 +58,27 @@ impl BackgroundService for Control {
     }
 }
 
-impl Control {
+impl Beside {
+    /// Controls, if this process does. Returns what functions use to the end of the process.
+    async fn control(&self, ends: watch::Receiver<bool>) -> Option<impl Sized> {
+        let context = self.context.as_ref()?;
+        let alone = self.public_addr.is_none();
+        let (_, dns, _, _) = tokio::join!(
+            plane::run(context.clone(), ends.clone()),
+            firewall::run(context.clone(), ends.clone()),
+            context.logs.run(ends.clone()),
+            async {
+                if alone {
+                    watch_store(&*context.store, &self.health, ends.clone()).await;
+                }
+            },
+        );
+        Some(dns)
+    }
+
     async fn serve_api(&self, ends: watch::Receiver<bool>) {
         let Some(admin) = self.admin.lock().take() else { return };
+        let _found_by = self.public_addr.is_none().then(|| self.serve_alone());
         let ended = |mut ends: watch::Receiver<bool>| async move {
             let _ = ends.wait_for(|ends| *ends).await;
         };
@@ -73,19 +106,48 @@ impl Control {
         }
     }
 
+    /// Without an edge, this is what serves; `grid upgrade` finds it as long as this is held.
+    fn serve_alone(&self) -> Option<UnixListener> {
+        self.stages.serving.take();
+        let found = hatch::open(&self.hatch);
+        let path = self.hatch.display();
+        found.inspect_err(|error| {
+            tracing::error!(%path, %error, "the private socket cannot be opened: grid upgrade will not work");
+        })
+        .ok()
+    }
+
     /// Prints the one line that scripts wait for, when a request would be served.
     async fn say_ready(&self, mut ends: watch::Receiver<bool>) {
         let ready = async {
             self.stages.serving.taken().await;
-            self.context.health.ready().await;
-            println!(
-                "grid ready public=http://{} admin=http://{}",
-                self.public_addr, self.admin_addr
-            );
+            self.health.ready().await;
+            let public = self.public_addr.map(|address| format!(" public=http://{address}"));
+            println!("grid ready{} admin=http://{}", public.unwrap_or_default(), self.admin_addr);
         };
         tokio::select! {
             () = ready => {}
             _ = ends.wait_for(|ends| *ends) => {}
         }
+    }
+}
+
+/// Asks the store every now and then, where no edge does, and says how it is.
+async fn watch_store(store: &dyn Store, health: &Health, mut ends: watch::Receiver<bool>) {
+    let nobody = ServiceId::new();
+    let watch = async {
+        loop {
+            let problem = store.view(nobody).await.err().map(|error| error.to_string());
+            if health.set(Dependency::Store, problem.clone())
+                && let Some(problem) = problem
+            {
+                tracing::error!("{problem}; it is asked again every second");
+            }
+            tokio::time::sleep(limits::STORE_RETRY).await;
+        }
+    };
+    tokio::select! {
+        () = watch => {}
+        _ = ends.wait_for(|ends| *ends) => {}
     }
 }

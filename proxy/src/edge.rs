@@ -11,6 +11,7 @@ use std::{
 use control::{
     error::Result,
     health::{Dependency, Health},
+    limits,
     name::{ReplicaId, ServiceId},
     run_dir::{self, RunDir},
     secret::Keyring,
@@ -30,9 +31,6 @@ use crate::{
     stages::{Loss, Stages, Step},
     tls::Domains,
 };
-
-/// Pause before the store is read again after it failed.
-const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// What the edge is made of.
 pub(crate) struct Edge {
@@ -94,7 +92,7 @@ impl Picture {
             let outcome = self.read_all().await;
             self.note_health(&outcome);
             if outcome.is_err() {
-                tokio::time::sleep(STORE_RETRY).await;
+                tokio::time::sleep(limits::STORE_RETRY).await;
                 continue;
             }
             self.edge.known.take();

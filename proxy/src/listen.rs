@@ -8,7 +8,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use control::{config::Config, context::Context, health::Dependency, store::Store};
+use control::{
+    config::Config,
+    health::{Dependency, Health},
+    run_dir::RunDir,
+    secret::Keyring,
+    store::Store,
+};
 use pingora_core::{
     apps::ServerApp,
     listeners::{L4BufferSettings, ListenerConfig},
@@ -53,6 +59,16 @@ pub(crate) struct EdgeService {
     relieves: bool,
 }
 
+/// What the edge has of the world behind it.
+pub(crate) struct World {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keyring: Keyring,
+    pub(crate) health: Health,
+    pub(crate) run_dir: RunDir,
+    /// Another process serves until this one does.
+    pub(crate) relieves: bool,
+}
+
 /// Where the edge is reached.
 pub(crate) struct Doors<'a> {
     pub(crate) public: Bound,
@@ -64,7 +80,7 @@ pub(crate) struct Doors<'a> {
 impl EdgeService {
     pub(crate) fn new(
         config: &Config,
-        context: &Context,
+        world: World,
         traffic: &Arc<Traffic>,
         stages: &Arc<Stages>,
         observer: Observer,
@@ -106,12 +122,12 @@ impl EdgeService {
             listeners.push((addr.to_string(), listener));
         }
         let edge = Edge {
-            store: context.store.clone() as Arc<dyn Store>,
-            keyring: context.keyring.clone(),
+            store: world.store,
+            keyring: world.keyring,
             routes,
             domains,
-            run_dir: context.run_dir.clone(),
-            health: context.health.clone(),
+            run_dir: world.run_dir,
+            health: world.health,
             queue_length: config.queue_length,
             idle_after: config.idle,
             metrics: observer.metrics.clone(),
@@ -126,7 +142,7 @@ impl EdgeService {
             listeners,
             closed: stages.closed.watch(),
             hatch,
-            relieves: context.settings.handed_over,
+            relieves: world.relieves,
         })
     }
 }

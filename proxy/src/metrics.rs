@@ -19,7 +19,7 @@ use std::{
     },
 };
 
-use control::{context::Context, service::GoneCause};
+use control::{context::Context, health::Health, service::GoneCause};
 use parking_lot::Mutex;
 
 use self::count::Times;
@@ -44,7 +44,9 @@ pub(crate) struct Metrics {
     pub(crate) spans_dropped: AtomicU64,
     /// What others know; asked at each scrape.
     gauges: Mutex<Vec<Gauge>>,
-    /// What the control plane counts; none in tests.
+    /// What this process stands on; none in tests.
+    health: Option<Health>,
+    /// What the control plane counts; none in a process that has none.
     context: Option<Arc<Context>>,
 }
 
@@ -106,15 +108,16 @@ impl Speaks {
 }
 
 impl Metrics {
-    /// Metrics of this process, with what the control plane knows.
-    pub(crate) fn new(context: Arc<Context>) -> Self {
-        let metrics = Self { context: Some(context.clone()), ..Self::default() };
+    /// Metrics of this process, with what it stands on and what its control plane, if it has one,
+    /// knows.
+    pub(crate) fn new(health: Health, context: Option<Arc<Context>>) -> Self {
+        let metrics = Self { context, health: Some(health.clone()), ..Self::default() };
         metrics.gauge(
             "grid_dependency_up",
             "Whether something that Grid needs is there, as /readyz says",
             "dependency",
             move || {
-                let state = context.health.state().into_iter();
+                let state = health.state().into_iter();
                 state.map(|(what, problem)| (what.as_str().to_owned(), up(&problem))).collect()
             },
         );

@@ -1,4 +1,6 @@
-//! `grid serve`: opens what is needed, puts the parts together, runs them until a signal.
+//! `grid serve`: opens what is needed, puts the parts of its role together, runs them until a signal.
+
+mod control;
 
 use std::{
     io::IsTerminal,
@@ -10,37 +12,26 @@ use std::{
     time::Duration,
 };
 
-use control::{
-    api::{self, Api, ApiLimits, Calls, Invoker, PublicUrl, auth::Authenticator},
+use ::control::{
+    api::{self, Calls},
     config::{Config, LogFormat, Role},
-    context::{Context, Settings},
-    egress::EgressPolicy,
-    engine::{Engine, docker::Docker},
-    firewall::Gate,
-    health::Health,
-    image::Images,
-    invoke::Invocations,
-    logs::Logs,
-    resolver,
-    rotation::Rotations,
+    health::{Dependency, Health},
     run_dir::RunDir,
-    runtime::Runtimes,
-    seccomp::Profile,
     secret::Keyring,
-    store::{Store, embedded::Embedded},
-    token,
+    store::{Opened, redis::Part},
 };
 use parking_lot::Mutex;
 use pingora_core::{
     server::{RunArgs, Server, configuration::ServerConf},
     services::background::background_service,
 };
-use tokio::sync::Semaphore;
+use tokio::runtime::Runtime;
 
+use self::control::{Beginning, Controller};
 use crate::{
     access_log::AccessLog,
-    background::Control,
-    listen::{Bound, Doors, EdgeService},
+    background::Beside,
+    listen::{Bound, Doors, EdgeService, World},
     metrics::{self, Metrics},
     observe::Observer,
     origin::{self, Proxies},
@@ -50,14 +41,11 @@ use crate::{
     stop::Life,
     tls::{self, Tls, TlsError},
     traffic::Traffic,
-    upgrade::{predecessor::Inherited, successor::Handover},
+    upgrade::{Place, predecessor::Inherited, successor::Handover},
 };
 
 /// What an end may take beyond the bounds of the requests that it waits for.
 const SLACK: Duration = Duration::from_secs(15);
-
-/// Names the DNS servers of this machine.
-const HOST_DNS: &str = "/etc/resolv.conf";
 
 /// Errors of the start, told to the operator as they are.
 type Startup<T> = Result<T, Box<dyn std::error::Error>>;
@@ -65,10 +53,8 @@ type Startup<T> = Result<T, Box<dyn std::error::Error>>;
 /// Serves until a signal.
 pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     log(config)?;
-    if config.role != Role::All {
-        return Err("GRID_ROLE: the parts can only be split over a Redis store, which this version does not have yet; use --role all".into());
-    }
-    let runtimes = Runtimes::load(config.share_dir())?;
+    let role = config.role;
+    let beginning = role.has_control().then(|| Beginning::read(config)).transpose()?;
     let Inherited { listeners, predecessor } = inherited;
     let sockets = Arc::new(Sockets::with(listeners));
     let listen = |setting: &str, address: SocketAddr| -> Startup<Bound> {
@@ -76,8 +62,9 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
         Ok((listener.local_addr()?, listener))
     };
     let admin = listen("GRID_ADMIN_ADDR", config.admin_addr)?;
-    let public = listen("GRID_HTTP_ADDR", config.http_addr)?;
-    let https = config.https.addr.get().map(|addr| listen("GRID_HTTPS_ADDR", addr)).transpose()?;
+    let public = role.has_edge().then(|| listen("GRID_HTTP_ADDR", config.http_addr)).transpose()?;
+    let https = config.https.addr.get().filter(|_| role.has_edge());
+    let https = https.map(|addr| listen("GRID_HTTPS_ADDR", addr)).transpose()?;
     for address in sockets.close_unused() {
         tracing::warn!(%address, "a listener was handed over that no setting names");
     }
@@ -87,22 +74,29 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
         Ok::<_, TlsError>((bound, Arc::new(Tls::open(&config.https, &config.data_dir)?)))
     });
     let tls = tls.transpose()?;
-    let seccomp = Profile::load(config.share_dir())?.security_opt().into();
-    let dns = dns(config)?;
 
     // From here on only the store can stop the start.
     if let Some(predecessor) = &predecessor {
         predecessor.take_over(&config.data_dir)?;
     }
-    let store = Embedded::open(&config.data_dir)?;
-    let token = token::load_or_create(&config.data_dir, config.token.as_ref())?;
+    let runtime = store_runtime()?;
+    let part = if role.has_control() { Part::Control } else { Part::Edge };
+    let opened = runtime.block_on(Opened::open(config, part))?;
     let keyring = Keyring::load_or_create(&config.data_dir, config.fernet_keys.as_ref())?;
-    let engine: Arc<dyn Engine> = Arc::new(Docker::new(&config.docker_host));
-    let handed_over = predecessor.is_some();
-    let protection = Protection { seccomp, dns, keyring };
-    let parts = Parts::new(config, store.clone(), engine, runtimes, protection, handed_over);
+    let health = health(role);
+    let world = World {
+        store: opened.store(),
+        keyring: keyring.clone(),
+        health: health.clone(),
+        run_dir: RunDir::of(&config.data_dir),
+        relieves: predecessor.is_some(),
+    };
+    let controller = beginning.map(|beginning| {
+        Controller::new(config, &opened, keyring, health.clone(), beginning, world.relieves)
+    });
+    let context = controller.as_ref().map(|controller| controller.context.clone());
 
-    let metrics = Arc::new(Metrics::new(parts.context.clone()));
+    let metrics = Arc::new(Metrics::new(health.clone(), context.clone()));
     let access_log = AccessLog::open(&config.observe, &metrics)?;
     let endpoint = config.observe.otlp_endpoint.as_deref();
     let spans = endpoint.map(|endpoint| Spans::start(endpoint, &metrics)).transpose()?;
@@ -110,37 +104,32 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     let observer = Observer::new(&config.observe, metrics.clone(), access_log.clone(), spans);
 
     let (traffic, stages) = (Arc::new(Traffic::default()), Arc::new(Stages::default()));
-    let handover = Handover::new(&config.data_dir, sockets.clone(), stages.clone(), store);
-    let hatch = handover.place.hatch();
+    let place = Place::of(&config.data_dir, role);
+    let handover = Handover::new(place, sockets.clone(), stages.clone(), opened.clone());
+    let public_addr = public.as_ref().map(|(address, _)| *address);
     let calls = Calls::default();
-    let api = api::router(Api {
-        store: parts.context.store.clone(),
-        logs: parts.context.logs.clone(),
-        health: parts.context.health.clone(),
-        runtimes: parts.runtimes,
-        oci_runtimes: config.oci_runtimes.clone(),
-        denied: parts.context.denied.clone(),
-        keyring: parts.context.keyring.clone(),
-        rotations: Rotations::default(),
-        invoker: Invoker::new(Some(parts.context.clone()), config.invoke.invoke_rate),
-        auth: Authenticator::new(token.token()),
-        calls: calls.clone(),
-        limits: ApiLimits { code_bytes: config.code_bytes },
-        public_url: PublicUrl::http(public.0.port()),
-    });
+    let admin_routes = match controller {
+        Some(controller) => {
+            let port = public_addr.unwrap_or(config.http_addr).port();
+            let api = controller.api(config, port, calls.clone())?;
+            origin::behind(Proxies::new(&config.trusted_proxies), api)
+        }
+        None => api::probes(health.clone()),
+    };
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(background_service(
         "control",
-        Control {
-            context: parts.context.clone(),
-            api: origin::behind(Proxies::new(&config.trusted_proxies), api)
-                .merge(metrics::router(metrics.clone())),
+        Beside {
+            context,
+            health: health.clone(),
+            api: admin_routes.merge(metrics::router(metrics.clone())),
             calls,
             stages: stages.clone(),
             admin_addr: admin.0,
             admin: Mutex::new(Some(admin.1)),
-            public_addr: public.0,
+            public_addr,
+            hatch: handover.place.hatch(),
         },
     ));
     if let Some(((addr, _), tls)) = &tls {
@@ -151,21 +140,18 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
         server.add_service(background_service("certificates", certificates));
     }
     let (https, tls) = tls.unzip();
-    server.add_service(EdgeService::new(
-        config,
-        &parts.context,
-        &traffic,
-        &stages,
-        observer,
-        Doors { public, https: https.zip(tls.as_deref()), hatch },
-    )?);
+    if let Some(public) = public {
+        let hatch = handover.place.hatch();
+        let doors = Doors { public, https: https.zip(tls.as_deref()), hatch };
+        server.add_service(EdgeService::new(config, world, &traffic, &stages, observer, doors)?);
+    }
     let lost = Arc::new(AtomicBool::new(false));
     let life = Life {
         traffic,
         stages,
         sockets,
-        health: parts.context.health.clone(),
-        store: parts.context.store.clone(),
+        health,
+        store: opened.store(),
         handover,
         predecessor,
         longest: config.queue_wait + config.function_timeout + SLACK,
@@ -185,81 +171,19 @@ pub(crate) fn run(config: &Config, inherited: Inherited) -> Startup<()> {
     Ok(())
 }
 
-/// What was read at the start to shut functions in, and their secrets up.
-struct Protection {
-    keyring: Keyring,
-    seccomp: Arc<str>,
-    dns: resolver::Settings,
+/// What a role stands on.
+fn health(role: Role) -> Health {
+    if role.has_control() { Health::default() } else { Health::of(&[Dependency::Store]) }
 }
 
-struct Parts {
-    context: Arc<Context>,
-    runtimes: Vec<String>,
-}
-
-impl Parts {
-    fn new(
-        config: &Config,
-        store: Embedded,
-        engine: Arc<dyn Engine>,
-        runtimes: Runtimes,
-        protection: Protection,
-        handed_over: bool,
-    ) -> Self {
-        let instance = store.instance_id().clone();
-        let names = runtimes.iter().map(|runtime| runtime.name.clone()).collect();
-        let store: Arc<dyn Store> = Arc::new(store);
-        let logs = Logs::new(
-            engine.clone(),
-            store.clone(),
-            protection.keyring.clone(),
-            instance.clone(),
-            config.data_dir.join("logs"),
-            config.log_bytes as u64,
-        );
-        let context = Context {
-            store,
-            images: Images::new(engine.clone(), instance.clone(), runtimes),
-            logs: Arc::new(logs),
-            engine,
-            keyring: protection.keyring,
-            gate: Gate::default(),
-            denied: Arc::default(),
-            deployments: Arc::default(),
-            health: Health::default(),
-            instance,
-            run_dir: RunDir::of(&config.data_dir),
-            settings: Settings {
-                function_timeout: config.function_timeout,
-                response_bytes: config.response_bytes,
-                starts: config.starts,
-                images_kept: config.images_kept,
-                replicas: config.max_replicas,
-                enforcement: config.egress_enforcement,
-                dns: protection.dns,
-                handed_over,
-                oci_runtimes: config.oci_runtimes.clone(),
-                seccomp: protection.seccomp,
-            },
-            starts: Semaphore::new(config.starts),
-            replicas: Arc::new(Semaphore::new(config.max_replicas)),
-            builds: Semaphore::new(config.starts),
-            invocations: Invocations::new(config.invoke.invoke_concurrency),
-        };
-        Self { context: Arc::new(context), runtimes: names }
-    }
-}
-
-/// Which servers the functions' resolver asks.
-fn dns(config: &Config) -> Startup<resolver::Settings> {
-    let mut upstreams = config.egress_dns_servers.clone();
-    if upstreams.is_empty() {
-        let text = std::fs::read_to_string(HOST_DNS).map_err(|e| {
-            format!("{HOST_DNS}: {e}; name DNS servers in GRID_EGRESS_DNS_SERVERS instead")
-        })?;
-        upstreams = resolver::upstreams_of(&text)?;
-    }
-    Ok(resolver::Settings { upstreams, policy: EgressPolicy::fixed() })
+/// Where connections to a Redis live, and what listens for its hints: in the runtimes of neither edge
+/// nor control, which end at different times.
+fn store_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("store")
+        .enable_all()
+        .build()
 }
 
 fn server_conf(config: &Config) -> ServerConf {

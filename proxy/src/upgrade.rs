@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::config::Config;
+use control::config::{Config, Role};
 use nix::{
     sys::{
         signal::{Signal, kill},
@@ -50,29 +50,40 @@ const UPGRADE_WITHIN: Duration = Duration::from_secs(200);
 /// Pause between two looks at what became of it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The files of a data directory by which processes find each other.
+/// The files of a data directory by which processes of one role find each other.
 #[derive(Debug, Clone)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct Place {
+    pub(crate) data_dir: PathBuf,
+    role: Role,
+}
 
 impl Place {
-    /// Those of a data directory.
-    pub(crate) fn of(data_dir: &Path) -> Self {
-        Self(data_dir.to_owned())
+    /// Those of a role in a data directory.
+    pub(crate) fn of(data_dir: &Path, role: Role) -> Self {
+        Self { data_dir: data_dir.to_owned(), role }
+    }
+
+    /// `grid.<kind>`, or `grid-<role>.<kind>` for a part of it.
+    fn file(&self, kind: &str) -> PathBuf {
+        self.data_dir.join(match self.role {
+            Role::All => format!("grid.{kind}"),
+            role => format!("grid-{}.{kind}", role.as_str()),
+        })
     }
 
     /// The process that serves, as its number.
     fn pid(&self) -> PathBuf {
-        self.0.join("grid.pid")
+        self.file("pid")
     }
 
     /// Where it answers what its predecessor passes on.
     pub(crate) fn hatch(&self) -> PathBuf {
-        self.0.join("grid.sock")
+        self.file("sock")
     }
 
     /// Why the last upgrade failed.
     fn failure(&self) -> PathBuf {
-        self.0.join("upgrade.failed")
+        self.file("failed")
     }
 
     /// Says which process serves.
@@ -119,10 +130,11 @@ impl Place {
 
 /// `grid upgrade`: has the running Grid replaced, and says what happened.
 pub(crate) fn ask(config: &Config) -> Result<String, Box<dyn std::error::Error>> {
-    let place = Place::of(&config.data_dir);
+    let place = Place::of(&config.data_dir, config.role);
     let data_dir = config.data_dir.display();
     let old = place.serving().ok_or_else(|| {
-        format!("no Grid serves with the data directory {data_dir}: start one with grid serve, or name its directory with --data-dir")
+        let role = config.role.as_str();
+        format!("no Grid with role {role} serves with the data directory {data_dir}: start one with grid serve, or name its directory with --data-dir and its role with --role")
     })?;
     let failure = place.failure();
     match std::fs::remove_file(&failure) {
@@ -168,7 +180,7 @@ mod tests {
     #[test]
     fn who_serves_is_named_and_listens() {
         let dir = tempfile::tempdir().expect("a directory");
-        let place = Place::of(dir.path());
+        let place = Place::of(dir.path(), Role::All);
         assert_eq!(place.serving(), None);
         place.claim().expect("writes");
         assert_eq!(place.serving(), None, "a number alone is nobody");

@@ -54,7 +54,11 @@ pub(super) async fn healthz() -> impl IntoResponse {
     ),
 )]
 pub(super) async fn readyz(State(api): Shared) -> Response {
-    let state = api.health.state();
+    readiness(api.health.state())
+}
+
+/// What `/readyz` answers.
+pub(super) fn readiness(state: health::State) -> Response {
     let ready = state.values().all(Option::is_none);
     let body = Json(Readiness::of(state));
     if ready {

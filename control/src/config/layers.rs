@@ -6,6 +6,7 @@ use std::{
     error::Error as _,
     fs, io,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use clap::{
@@ -14,16 +15,17 @@ use clap::{
 };
 
 use super::{ConfigError, DEFAULT_FILE};
-use crate::{secret::FernetKeys, token::TokenText};
+use crate::{secret::FernetKeys, store::redis::RedisUrl, token::TokenText};
 
 /// A variable that begins like one of ours but is not known is a mistake.
 const PREFIXES: [&str; 4] = ["GRID_", "SMSLY_", "MAX_FUNCTION_", "FUNCTION_"];
 /// Variables of the project's own tests and scripts.
 const INTERNAL: &str = "GRID_TEST_";
 /// Read from variables only, and never shown.
-const SECRETS: [&str; 2] = [TOKEN, FERNET_KEYS];
+const SECRETS: [&str; 3] = [TOKEN, FERNET_KEYS, REDIS_URL];
 const TOKEN: &str = "SMSLY_TOKEN";
 const FERNET_KEYS: &str = "GRID_FERNET_KEYS";
+const REDIS_URL: &str = "REDIS_URL";
 /// Names the file, so it cannot be in it.
 const CONFIG: &str = "GRID_CONFIG";
 
@@ -77,11 +79,16 @@ impl Layers {
         self.secret(FERNET_KEYS, FernetKeys::parse)
     }
 
+    /// Where the Redis is, when there is one.
+    pub(super) fn redis_url(&self) -> Result<Option<RedisUrl>, ConfigError> {
+        self.secret(REDIS_URL, RedisUrl::from_str)
+    }
+
     /// Reads a value that no error shows.
-    fn secret<T>(
+    fn secret<T, E: std::fmt::Display>(
         &self,
         name: &str,
-        parse: fn(&str) -> Result<T, &'static str>,
+        parse: fn(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(given) = self.0.get(name) else { return Ok(None) };
         let line = |rule| ConfigError::new(format!("{name} (from {}): {rule}", given.origin));

@@ -32,6 +32,7 @@ use super::{
     tables::{Backend, Done, Effect, Fault, Survival},
 };
 use crate::{
+    config::Config,
     error::{Error, Result},
     name::{InstanceId, ServiceId},
 };
@@ -47,6 +48,14 @@ pub struct RedisSettings {
     pub url: RedisUrl,
     /// What all keys begin with.
     pub prefix: String,
+}
+
+impl RedisSettings {
+    /// Those of `REDIS_URL`, when it is set.
+    pub fn of(config: &Config) -> Option<Self> {
+        let url = config.redis_url.clone()?;
+        Some(Self { url, prefix: config.redis_prefix.clone() })
+    }
 }
 
 /// What a process does with the store.

@@ -177,9 +177,11 @@ impl Metrics {
     }
 
     fn encode_control(&self, out: &mut Out<'_>, names: &HashMap<ServiceId, &str>) -> Result {
+        if let Some(health) = &self.health {
+            let ready = health.state().values().all(Option::is_none);
+            out.gauges("grid_ready", "Whether /readyz says ok", [(NONE, u64::from(ready))])?;
+        }
         let Some(context) = &self.context else { return Ok(()) };
-        let ready = context.health.state().values().all(Option::is_none);
-        out.gauges("grid_ready", "Whether /readyz says ok", [(NONE, u64::from(ready))])?;
         let deployments = &context.deployments;
         out.gauges(
             "grid_deployments_running",

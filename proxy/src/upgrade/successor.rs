@@ -14,7 +14,7 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use control::store::embedded::Embedded;
+use control::store::Opened;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::{
@@ -47,11 +47,10 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Handover {
     /// Where its program was at its start. By now another one may lie there.
     program: PathBuf,
-    data_dir: PathBuf,
     pub(crate) place: Place,
     sockets: Arc<Sockets>,
     stages: Arc<Stages>,
-    store: Embedded,
+    store: Opened,
     /// The store is given up.
     given: AtomicBool,
     losses: tokio::sync::Mutex<Option<mpsc::UnboundedReceiver<Loss>>>,
@@ -85,15 +84,14 @@ struct Stoppable(Option<Child>);
 
 impl Handover {
     pub(crate) fn new(
-        data_dir: &Path,
+        place: Place,
         sockets: Arc<Sockets>,
         stages: Arc<Stages>,
-        store: Embedded,
+        store: Opened,
     ) -> Self {
         Self {
             program: program(std::env::current_exe().unwrap_or_else(|_| OWN_PROGRAM.into())),
-            data_dir: data_dir.to_owned(),
-            place: Place::of(data_dir),
+            place,
             sockets,
             stages,
             store,
@@ -132,7 +130,7 @@ impl Handover {
         }
         let mut candidate = Candidate::start(program, &self.sockets)?;
         match candidate.hear(READY_WITHIN, "before it took over").await? {
-            FromNew::Give { data_dir } if data_dir == self.data_dir => {}
+            FromNew::Give { data_dir } if data_dir == self.place.data_dir => {}
             FromNew::Give { data_dir } => {
                 return Err(format!(
                     "GRID_DATA_DIR of the new process is {}: an upgrade cannot change it",

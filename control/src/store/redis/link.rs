@@ -1,13 +1,14 @@
 //! The connection to Redis: made when it is needed, given up when it fails, and made again with a
 //! pause that grows. Every call has a bound.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ::redis::{
     ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation,
     ServerErrorKind, aio::MultiplexedConnection,
 };
 use tokio::{
+    runtime::Handle,
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
@@ -21,11 +22,13 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 /// Shared by all calls: commands of many callers go over one connection, in turns of their own.
 pub(super) struct Link {
     url: RedisUrl,
+    /// Where connections live: in no runtime of a caller, which may end.
+    runtime: Handle,
     line: Mutex<Line>,
 }
 
 struct Line {
-    dialler: Dialler,
+    dialler: Arc<Mutex<Dialler>>,
     /// The connection, and how many there were before it.
     open: Option<(MultiplexedConnection, u64)>,
     made: u64,
@@ -56,10 +59,12 @@ pub(super) struct Answer<T> {
 }
 
 impl Link {
+    /// To the Redis at a URL; connections live in the current runtime.
     pub(super) fn to(url: &RedisUrl) -> RedisResult<Self> {
-        let dialler = Dialler::to(url)?;
+        let dialler = Arc::new(Mutex::new(Dialler::to(url)?));
+        let runtime = Handle::current();
         let line = Line { dialler, open: None, made: 0, down: None };
-        Ok(Self { url: url.clone(), line: Mutex::new(line) })
+        Ok(Self { url: url.clone(), runtime, line: Mutex::new(line) })
     }
 
     pub(super) fn url(&self) -> &RedisUrl {
@@ -127,7 +132,11 @@ impl Link {
         if let Some(down) = line.down.as_ref().filter(|down| now < down.until) {
             return Err(down.reason.clone());
         }
-        match bounded(line.dialler.connect()).await {
+        let dialler = line.dialler.clone();
+        let connected =
+            self.runtime.spawn(async move { bounded(dialler.lock().await.connect()).await });
+        let ended = |error| Err(std::io::Error::other(error).into());
+        match connected.await.unwrap_or_else(ended) {
             Ok(connection) => {
                 line.made += 1;
                 if line.down.take().is_some() {
