@@ -197,7 +197,8 @@ impl Keyring {
         Sha256::new().chain_update(key).chain_update(inner).finalize().into()
     }
 
-    /// Decrypts a text.
+    /// Decrypts a text. When none of the keys opens it, those of the file are read again: another
+    /// process, which has control, may have changed them.
     ///
     /// # Errors
     /// `Store` when none of the keys opens it.
@@ -206,10 +207,22 @@ impl Keyring {
             operation: "open an encrypted value",
             reason: reason.to_owned(),
         };
-        let bytes = open_with(&self.keys.read().fernets, sealed).ok_or_else(|| {
+        let known = open_with(&self.keys.read().fernets, sealed);
+        let bytes = known.or_else(|| self.open_with_file(sealed)).ok_or_else(|| {
             failed("none of the keys opens it; add the key that it was sealed with to GRID_FERNET_KEYS")
         })?;
         String::from_utf8(bytes).map_err(|_| failed("it is not text"))
+    }
+}
+
+impl Keyring {
+    /// Opens with the keys that are in the file now, and takes them when they do.
+    fn open_with_file(&self, sealed: &Sealed) -> Option<Vec<u8>> {
+        let dir = self.file_in.as_ref()?;
+        let keys = Keys::of(&read_or_create(dir).ok()?);
+        let opened = open_with(&keys.fernets, sealed)?;
+        *self.keys.write() = keys;
+        Some(opened)
     }
 }
 
@@ -234,12 +247,24 @@ fn read_or_create(data_dir: &Path) -> Result<FernetKeys> {
         Ok(text) => FernetKeys::parse(&text).map_err(|rule| {
             Error::file("read", &path)(io::Error::new(io::ErrorKind::InvalidData, rule))
         }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let keys = FernetKeys::generate();
-            store(data_dir, &keys)?;
-            Ok(keys)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(data_dir, &path),
         Err(error) => Err(Error::file("read", &path)(error)),
+    }
+}
+
+/// Makes the file with one key, or reads the one that another process of this data directory has made
+/// in the meantime: what was sealed with a key that nobody has could never be opened.
+fn create(data_dir: &Path, path: &Path) -> Result<FernetKeys> {
+    let keys = FernetKeys::generate();
+    let draft = format!("{FILE}.{}", std::process::id());
+    token::write_private(data_dir, &draft, &keys.text())?;
+    let draft = data_dir.join(draft);
+    let made = fs::hard_link(&draft, path);
+    fs::remove_file(&draft).map_err(Error::file("remove", &draft))?;
+    match made {
+        Ok(()) => Ok(keys),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_or_create(data_dir),
+        Err(error) => Err(Error::file("create", path)(error)),
     }
 }
 

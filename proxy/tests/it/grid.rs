@@ -18,7 +18,11 @@ use crate::{
     docker,
     http::{Answer, Connection},
     lab,
-    process::{command_of, copy_in, launch, launch_copy, launch_unready, short_dir},
+    process::{
+        Started, command_of, copy_in, is_split, launch, launch_copy, launch_unready, redis_url,
+        short_dir,
+    },
+    redis::Redis,
 };
 
 pub(crate) const TOKEN: &str = "a-token-for-the-end-to-end-tests";
@@ -42,14 +46,17 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, || holds().then_some(()));
 }
 
-/// Starts the process: data directory, settings, log; gives its public and its admin address.
-type Launch = fn(&Path, &[(&str, &str)], &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr);
+/// Starts it: data directory, settings, log.
+type Launch = fn(&Path, &[(&str, &str)], &Arc<Mutex<String>>) -> Started;
 
 /// A running Grid.
 pub(crate) struct Grid {
     settings: Vec<(String, String)>,
     dir: tempfile::TempDir,
-    process: Child,
+    /// One, or those of its parts, the edge last.
+    processes: Vec<Child>,
+    /// What the parts share.
+    _redis: Option<Redis>,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
     log: Arc<Mutex<String>>,
@@ -88,32 +95,62 @@ impl Grid {
 
     /// `grid upgrade`: whether it did, and what it said.
     pub(crate) fn upgrade(&self) -> (bool, String) {
+        if is_split() {
+            let (control, mut said) = self.upgrade_part("control");
+            let (edge, more) = self.upgrade_part("edge");
+            said.push_str(&more);
+            return (control && edge, said);
+        }
+        self.upgrade_part("all")
+    }
+
+    fn upgrade_part(&self, role: &str) -> (bool, String) {
         let program = Path::new(env!("CARGO_BIN_EXE_grid"));
-        let output = command_of(program, "upgrade", self.data_dir(), &[]).output().expect("runs");
+        let redis = redis_url(self.data_dir());
+        let settings = [("GRID_ROLE", role), ("REDIS_URL", redis.as_str())];
+        let settings = if is_split() { &settings[..] } else { &[] };
+        let output = command_of(program, "upgrade", self.data_dir(), settings).output();
+        let output = output.expect("runs");
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// The process that serves, which is another one after an upgrade.
     pub(crate) fn serving(&self) -> Option<u32> {
-        std::fs::read_to_string(self.data_dir().join("grid.pid")).ok()?.trim().parse().ok()
+        self.named(if is_split() { "grid-edge.pid" } else { "grid.pid" })
+    }
+
+    fn named(&self, file: &str) -> Option<u32> {
+        std::fs::read_to_string(self.data_dir().join(file)).ok()?.trim().parse().ok()
     }
 
     /// Waits until the process that was started first has ended by itself, and well.
     pub(crate) fn first_ends(&mut self) {
-        let process = &mut self.process;
-        let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
-        assert!(status.success(), "{status}");
+        for process in &mut self.processes {
+            let status = wait_for("the end of grid", || process.try_wait().expect("waited for"));
+            assert!(status.success(), "{status}");
+        }
     }
 
     fn launched(how: Launch, settings: &[(&str, &str)]) -> Self {
         let shared = lab::shared();
         let dir = short_dir();
         let log = Arc::default();
-        let (process, public, admin) = how(dir.path(), settings, &log);
+        let redis = is_split().then(|| Redis::start(dir.path()));
+        let Started { processes, public, admin } = how(dir.path(), settings, &log);
         let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let services = Mutex::default();
-        Self { settings, dir, process, public, admin, log, services, _shared: shared }
+        Self {
+            settings,
+            dir,
+            processes,
+            _redis: redis,
+            public,
+            admin,
+            log,
+            services,
+            _shared: shared,
+        }
     }
 
     /// Starts again on the same data.
@@ -129,25 +166,34 @@ impl Grid {
     fn relaunch(&mut self, how: Launch) {
         let settings: Vec<_> =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        (self.process, self.public, self.admin) = how(self.dir.path(), &settings, &self.log);
+        let started = how(self.dir.path(), &settings, &self.log);
+        (self.processes, self.public, self.admin) =
+            (started.processes, started.public, started.admin);
     }
 
     /// SIGKILL: no chance to clean up.
     pub(crate) fn kill9(&mut self) {
-        self.process.kill().expect("killed");
-        self.process.wait().expect("waited for");
+        for process in &mut self.processes {
+            process.kill().expect("killed");
+        }
+        for process in &mut self.processes {
+            process.wait().expect("waited for");
+        }
     }
 
     /// SIGTERM; it must end by itself, and well.
     pub(crate) fn stop(&mut self) {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(sent.success());
+        for process in &self.processes {
+            let pid = process.id().to_string();
+            let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+            assert!(sent.success());
+        }
         self.first_ends();
     }
 
+    /// The process that answers the public.
     pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
+        self.processes.last().expect("a process").id()
     }
 
     /// What it has logged so far.
@@ -274,14 +320,17 @@ impl Grid {
 
 impl Drop for Grid {
     fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
+        for process in &mut self.processes {
+            drop(process.kill());
+            drop(process.wait());
+        }
         // One that replaced it is not our child.
         let ours = |pid: &u32| {
             let program = std::fs::read_link(format!("/proc/{pid}/exe"));
             program.is_ok_and(|program| program.starts_with(self.dir.path()))
         };
-        if let Some(pid) = self.serving().filter(ours) {
+        let files = ["grid.pid", "grid-edge.pid", "grid-control.pid"];
+        for pid in files.iter().filter_map(|file| self.named(file)).filter(ours) {
             drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
         }
         for service in self.services.lock().map(|ids| ids.clone()).unwrap_or_default() {

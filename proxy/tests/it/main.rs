@@ -34,6 +34,7 @@ mod neighbours;
 mod observe;
 mod oci;
 mod process;
+mod redis;
 mod relay;
 mod restart;
 mod results;

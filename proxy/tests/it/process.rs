@@ -68,13 +68,61 @@ pub(crate) fn short_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("g").tempdir_in("/tmp").expect("a directory")
 }
 
+/// Whether each Grid is two processes over a Redis: the same tests hold then.
+pub(crate) fn is_split() -> bool {
+    std::env::var("GRID_TEST_PARTS").is_ok_and(|parts| parts == "split")
+}
+
+/// A Grid that was started: its processes, the one that answers the public last.
+pub(crate) struct Started {
+    pub(crate) processes: Vec<Child>,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
 /// Starts `grid serve` and waits for its ready line; `log` gets what it writes to standard error.
 pub(crate) fn launch(
     data_dir: &Path,
     settings: &[(&str, &str)],
     log: &Arc<Mutex<String>>,
-) -> (Child, SocketAddr, SocketAddr) {
-    ready(spawn(command(data_dir, settings), log), log)
+) -> Started {
+    launch_program(Path::new(env!("CARGO_BIN_EXE_grid")), data_dir, settings, log)
+}
+
+fn launch_program(
+    program: &Path,
+    data_dir: &Path,
+    settings: &[(&str, &str)],
+    log: &Arc<Mutex<String>>,
+) -> Started {
+    if !is_split() {
+        let process = spawn(command_of(program, "serve", data_dir, settings), log);
+        let (process, public, admin) = ready(process, log);
+        return Started { processes: vec![process], public: public.expect("an address"), admin };
+    }
+    // Both say where functions are called.
+    let http = free_address().to_string();
+    let redis = redis_url(data_dir);
+    let part = |role, more: &[(&'static str, &'static str)]| {
+        let mut all = vec![("GRID_HTTP_ADDR", http.as_str())];
+        all.extend_from_slice(settings);
+        all.extend([("GRID_ROLE", role), ("REDIS_URL", redis.as_str())]);
+        all.extend_from_slice(more);
+        ready(spawn(command_of(program, "serve", data_dir, &all), log), log)
+    };
+    let (control, _, admin) = part("control", &[]);
+    let (edge, public, _) = part("edge", &[("GRID_ADMIN_ADDR", "127.0.0.1:0")]);
+    Started { processes: vec![control, edge], public: public.expect("an address"), admin }
+}
+
+/// Where a Grid's own Redis is: see `redis`.
+pub(crate) fn redis_url(data_dir: &Path) -> String {
+    format!("unix://{}/redis.sock", data_dir.display())
+}
+
+fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("an address")
 }
 
 /// Where [`launch_copy`] puts the program.
@@ -87,13 +135,13 @@ pub(crate) fn launch_copy(
     data_dir: &Path,
     settings: &[(&str, &str)],
     log: &Arc<Mutex<String>>,
-) -> (Child, SocketAddr, SocketAddr) {
+) -> Started {
     let copy = copy_in(data_dir);
     std::fs::copy(env!("CARGO_BIN_EXE_grid"), &copy).expect("a copy");
-    ready(spawn(command_of(&copy, "serve", data_dir, settings), log), log)
+    launch_program(&copy, data_dir, settings, log)
 }
 
-fn ready(mut process: Child, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
+fn ready(mut process: Child, log: &Arc<Mutex<String>>) -> (Child, Option<SocketAddr>, SocketAddr) {
     let stdout = BufReader::new(process.stdout.take().expect("piped"));
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -116,16 +164,29 @@ pub(crate) fn launch_unready(
     data_dir: &Path,
     settings: &[(&str, &str)],
     log: &Arc<Mutex<String>>,
-) -> (Child, SocketAddr, SocketAddr) {
+) -> Started {
     // The ready line will not come, and with it the ports; so they are chosen here.
-    let free = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    let [public, admin] = free.map(|socket| socket.local_addr().expect("an address"));
-    let (http, api) = (public.to_string(), admin.to_string());
-    let mut settings = settings.to_vec();
-    settings.extend([("GRID_HTTP_ADDR", http.as_str()), ("GRID_ADMIN_ADDR", api.as_str())]);
-    let process = spawn(command(data_dir, &settings), log);
-    wait_until("an answer", || TcpStream::connect(admin).is_ok());
-    (process, public, admin)
+    let free = [(), (), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [public, admin, other] = free.map(|socket| socket.local_addr().expect("an address"));
+    let (http, api, other) = (public.to_string(), admin.to_string(), other.to_string());
+    let redis = redis_url(data_dir);
+    let start = |more: &[(&str, &str)]| {
+        let mut all = settings.to_vec();
+        all.extend([("GRID_HTTP_ADDR", http.as_str()), ("GRID_ADMIN_ADDR", api.as_str())]);
+        all.extend_from_slice(more);
+        spawn(command(data_dir, &all), log)
+    };
+    let processes = if is_split() {
+        let redis = ("REDIS_URL", redis.as_str());
+        let edge = [("GRID_ROLE", "edge"), redis, ("GRID_ADMIN_ADDR", other.as_str())];
+        vec![start(&[("GRID_ROLE", "control"), redis]), start(&edge)]
+    } else {
+        vec![start(&[])]
+    };
+    wait_until("an answer", || {
+        TcpStream::connect(admin).is_ok() && (!is_split() || TcpStream::connect(&other).is_ok())
+    });
+    Started { processes, public, admin }
 }
 
 fn spawn(mut command: Command, log: &Arc<Mutex<String>>) -> Child {
@@ -141,11 +202,15 @@ fn spawn(mut command: Command, log: &Arc<Mutex<String>>) -> Child {
     process
 }
 
-/// `grid ready public=http://127.0.0.1:1 admin=http://127.0.0.1:2`, and nothing else.
-fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let (public, admin) =
-        line.strip_prefix("grid ready public=http://")?.split_once(" admin=http://")?;
-    Some((public.parse().ok()?, admin.parse().ok()?))
+/// `grid ready public=http://127.0.0.1:1 admin=http://127.0.0.1:2`, and nothing else; one that only
+/// controls is nowhere public.
+fn addresses(line: &str) -> Option<(Option<SocketAddr>, SocketAddr)> {
+    let (public, admin) = line.strip_prefix("grid ready")?.split_once(" admin=http://")?;
+    let public = match public {
+        "" => None,
+        public => Some(public.strip_prefix(" public=http://")?.parse().ok()?),
+    };
+    Some((public, admin.parse().ok()?))
 }
 
 /// Runs `grid serve` that is expected to end by itself: its status and what it said.

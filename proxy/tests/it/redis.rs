@@ -1,0 +1,36 @@
+//! A real Redis for one Grid, on a Unix socket in its data directory. It outlives restarts of Grid.
+
+use std::{
+    fs::File,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command},
+};
+
+use crate::grid::wait_until;
+
+/// Ended when it is dropped.
+pub(crate) struct Redis(Child);
+
+impl Redis {
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        let socket = data_dir.join("redis.sock");
+        let log = File::create(data_dir.join("redis.log")).expect("a log");
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(&socket)
+            .stdout(log)
+            .spawn()
+            .expect("redis-server is installed: scripts/setup test");
+        let redis = Self(process);
+        wait_until("redis-server", || UnixStream::connect(&socket).is_ok());
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
