@@ -256,6 +256,7 @@ fn bad_values_are_named_with_origin_and_rule() {
         ("GRID_OTLP_ENDPOINT", "127.0.0.1:4318"),
         ("GRID_OTLP_ENDPOINT", "http://user:word@127.0.0.1:4318"),
         ("GRID_ROLE", "server"),
+        ("GRID_REDIS_PREFIX", "a{b"),
     ] {
         let line = refusal(&dir, &[(name, value)], &[]);
         let start = format!("{name} is \"{value}\" (from the environment): must be ");
@@ -291,6 +292,12 @@ fn the_token_comes_from_variables_and_is_never_shown() {
     let config = run(&dir, &[("GRID_FERNET_KEYS", key)], &[]).expect("good");
     assert!(config.fernet_keys.is_some() && !format!("{config:?}").contains(key));
 
+    let line = refusal(&dir, &[("REDIS_URL", "redis:/:hunter2@here")], &[]);
+    assert!(line.starts_with("REDIS_URL (from the environment): must be redis://"), "{line}");
+    assert!(!line.contains("hunter2"));
+    let config = run(&dir, &[("REDIS_URL", "redis://:hunter2@here")], &[]).expect("good");
+    assert!(config.redis_url.is_some() && !format!("{config:?}").contains("hunter2"));
+
     let dir = place(&[(".env", "A=1\nhunter2 is my secret\n")]);
     let line = refusal(&dir, &[], &[]);
     assert!(line.ends_with(".env: a line (after A) is not NAME=value"), "{line}");
@@ -315,7 +322,9 @@ fn contradictions_are_refused() {
     run(&dir, &any, &[]).expect("port 0 is a port of its own");
 
     for role in ["edge", "control"] {
-        assert!(refusal(&dir, &[], &["--role", role]).contains("need Redis"));
+        let line = refusal(&dir, &[], &["--role", role]);
+        assert!(line.contains(role) && line.contains("REDIS_URL is not set"), "{line}");
+        run(&dir, &[("REDIS_URL", "redis://localhost")], &["--role", role]).expect("can be shared");
     }
     for (data_dir, reason) in [
         (format!("/{}", "d".repeat(80)), "1 bytes too long"),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     docker::{self, docker},
     grid::{Grid, Service, wait_until},
-    process::command_of,
+    process::{command_of, is_split, redis_url},
 };
 
 const SECRET: &str = "planted-s3cret-0123456789";
@@ -138,7 +138,7 @@ fn variables_reach_the_function_and_stand_nowhere_else() {
         assert!(!record.to_string().contains(SECRET));
     }
     assert_eq!(files_with_plants(grid.data_dir()), Vec::<String>::new());
-    let kept = fs::read(grid.data_dir().join("grid.redb")).expect("read");
+    let kept = fs::read(grid.kept_in()).expect("read");
     assert!(memmem::find(&kept, b"API_KEY").is_some(), "the right file was searched");
 }
 
@@ -262,6 +262,8 @@ fn the_command_rotates_with_a_grid_and_without_and_says_what_is_left_to_do() {
         let address = grid.admin.to_string();
         let mut settings = settings.to_vec();
         settings.push(("GRID_ADMIN_ADDR", &address));
+        let redis = redis_url(grid.data_dir());
+        settings.extend(is_split().then_some(("REDIS_URL", redis.as_str())));
         let program = Path::new(env!("CARGO_BIN_EXE_grid"));
         let mut command = command_of(program, "keys", grid.data_dir(), &settings);
         let output = command.arg("rotate").output().expect("runs");

@@ -5,7 +5,7 @@ use std::{
     fs::{File, Permissions},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command},
     sync::{Arc, Mutex},
     thread,
@@ -22,7 +22,7 @@ use crate::{
         Started, command_of, copy_in, is_split, launch, launch_copy, launch_unready, redis_url,
         short_dir,
     },
-    redis::Redis,
+    redis::{self, Redis},
 };
 
 pub(crate) const TOKEN: &str = "a-token-for-the-end-to-end-tests";
@@ -210,6 +210,14 @@ impl Grid {
 
     pub(crate) fn data_dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The file that the state ends up in.
+    pub(crate) fn kept_in(&self) -> PathBuf {
+        match is_split() {
+            true => redis::log_in(self.data_dir()),
+            false => self.data_dir().join("grid.redb"),
+        }
     }
 
     /// A request to the admin API.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command},
 };
 
@@ -17,8 +17,10 @@ impl Redis {
         let socket = data_dir.join("redis.sock");
         let log = File::create(data_dir.join("redis.log")).expect("a log");
         let process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .args(["--port", "0", "--save", "", "--appendonly", "yes", "--unixsocket"])
             .arg(&socket)
+            .arg("--dir")
+            .arg(data_dir)
             .stdout(log)
             .spawn()
             .expect("redis-server is installed: scripts/setup test");
@@ -26,6 +28,11 @@ impl Redis {
         wait_until("redis-server", || UnixStream::connect(&socket).is_ok());
         redis
     }
+}
+
+/// The file in which it keeps what it is told.
+pub(crate) fn log_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("appendonlydir/appendonly.aof.1.incr.aof")
 }
 
 impl Drop for Redis {

@@ -71,7 +71,9 @@ pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) 
         }
         None => file.write(&instance)?,
     }
-    warn_of_losses(&link).await;
+    if part == Part::Control {
+        warn_of_losses(&link).await;
+    }
     let server = Arc::new(Server {
         link,
         keys,
