@@ -53,7 +53,7 @@ pub(super) fn burst(text: &str) -> Result<u32, String> {
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let fits = (1..=64).contains(&text.len()) && text.chars().all(plain);
-    let rule = "must have 1 to 64 characters of a-z, A-Z, 0-9, dot, hyphen and underscore";
+    let rule = "must be 1 to 64 characters of a-z, A-Z, 0-9, dot, hyphen and underscore";
     fits.then(|| text.to_owned()).ok_or_else(|| rule.to_owned())
 }
 
