@@ -19,6 +19,7 @@ import k6
 import machine
 import memory
 import report
+import stores
 import throughput
 import waking
 from engine import Engine
@@ -28,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MOST_SECONDS = 20 * 60
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
-PARTS = ("guard", "memory", "throughput", "edge", "deploying", "admin", "waking", "k6")
+PARTS = ("guard", "memory", "throughput", "edge", "deploying", "admin", "stores", "waking", "k6")
 
 # What a full and a quick run take.
 FULL = {
@@ -42,6 +43,7 @@ FULL = {
     "k6_seconds": 10,
     "services": 10_000,
     "pages": 100,
+    "restored": 1_000,
 }
 QUICK = {
     "wakes": 3,
@@ -54,6 +56,7 @@ QUICK = {
     "k6_seconds": 4,
     "services": 1_000,
     "pages": 20,
+    "restored": 300,
 }
 
 
@@ -114,6 +117,10 @@ class Bench:
             progress("Lists of many services")
             with Lonely(self.binary, ROOT, self.scratch, self.engine, {}) as grid:
                 self.results["admin"] = admin.measure(grid, self.counts)
+        if "stores" in self.wanted:
+            progress("The embedded store beside a Redis")
+            place = (self.binary, ROOT, self.scratch, self.engine)
+            self.results["stores"] = stores.measure(*place, self.counts)
         if "waking" in self.wanted:
             progress("Wake from zero")
             with self.grid(GRID_IDLE_SECONDS="1") as grid:

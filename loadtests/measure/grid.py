@@ -48,19 +48,19 @@ class Grid:
 
     def __enter__(self) -> "Grid":
         try:
-            self._start()
+            self.start()
         except BaseException:
-            self._stop()
+            self.stop()
             raise
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._stop()  # what it leaves, the engine's sweep takes away
+        self.stop()  # what it leaves, the engine's sweep takes away
         if isinstance(error, Exception) and self.log.exists():
             tail = self.log.read_text(errors="replace").splitlines()[-15:]
             print("the end of grid's log:", *tail, sep="\n  ")
 
-    def _start(self) -> None:
+    def start(self) -> None:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -91,7 +91,7 @@ class Grid:
     def _open_admin(self, port: int) -> None:
         self.admin = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         if self.process is None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -215,10 +215,13 @@ class Lonely(Grid):
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
-        with contextlib.closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        with contextlib.ExitStack() as stack:
+            free = [stack.enter_context(socket.socket()) for _ in range(2)]
+            for one in free:
+                one.bind(("127.0.0.1", 0))
+            self.port, self.public_port = (one.getsockname()[1] for one in free)
         self.environment["GRID_ADMIN_ADDR"] = f"127.0.0.1:{self.port}"
+        self.environment["GRID_HTTP_ADDR"] = f"127.0.0.1:{self.public_port}"
         self.environment["DOCKER_HOST"] = f"unix://{self.directory}/nowhere.sock"
 
     def _await_ready(self) -> None:

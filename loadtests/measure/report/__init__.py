@@ -1,6 +1,6 @@
 """The report, from the recorded samples and nothing else."""
 
-from . import admin, deploying, edge, guard, k6, memory, throughput, waking
+from . import admin, deploying, edge, guard, k6, memory, stores, throughput, waking
 from .tables import table
 
 # The parts by their names in the results, in the order of the report.
@@ -10,6 +10,7 @@ PARTS = {
     "waking": waking,
     "deploying": deploying,
     "admin": admin,
+    "stores": stores,
     "throughput": throughput,
     "memory": memory,
     "guard": guard,
