@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     docker::{self, docker},
     grid::{Grid, Service, wait_until},
-    process::{command_of, is_split, redis_url},
+    process::command_of,
 };
 
 const SECRET: &str = "planted-s3cret-0123456789";
@@ -262,8 +262,6 @@ fn the_command_rotates_with_a_grid_and_without_and_says_what_is_left_to_do() {
         let address = grid.admin.to_string();
         let mut settings = settings.to_vec();
         settings.push(("GRID_ADMIN_ADDR", &address));
-        let redis = redis_url(grid.data_dir());
-        settings.extend(is_split().then_some(("REDIS_URL", redis.as_str())));
         let program = Path::new(env!("CARGO_BIN_EXE_grid"));
         let mut command = command_of(program, "keys", grid.data_dir(), &settings);
         let output = command.arg("rotate").output().expect("runs");

@@ -19,8 +19,7 @@ use crate::{
     http::{Answer, Connection},
     lab,
     process::{
-        Started, command_of, copy_in, is_split, launch, launch_copy, launch_unready, redis_url,
-        short_dir,
+        Started, command_of, copy_in, is_split, launch, launch_copy, launch_unready, short_dir,
     },
     redis::{self, Redis},
 };
@@ -106,10 +105,8 @@ impl Grid {
 
     fn upgrade_part(&self, role: &str) -> (bool, String) {
         let program = Path::new(env!("CARGO_BIN_EXE_grid"));
-        let redis = redis_url(self.data_dir());
-        let settings = [("GRID_ROLE", role), ("REDIS_URL", redis.as_str())];
-        let settings = if is_split() { &settings[..] } else { &[] };
-        let output = command_of(program, "upgrade", self.data_dir(), settings).output();
+        let settings = [("GRID_ROLE", role)];
+        let output = command_of(program, "upgrade", self.data_dir(), &settings).output();
         let output = output.expect("runs");
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())

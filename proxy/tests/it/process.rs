@@ -12,6 +12,7 @@ use std::{
 use crate::{
     grid::{PATIENCE, TOKEN, wait_for, wait_until},
     lab::assert_inside,
+    redis::SOCKET,
 };
 
 /// The repository's root.
@@ -50,6 +51,9 @@ pub(crate) fn command_of(
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
+    }
+    if data_dir.join(SOCKET).exists() {
+        command.env("REDIS_URL", redis_url(data_dir));
     }
     command
         .env("GRID_DATA_DIR", data_dir)
@@ -102,11 +106,10 @@ fn launch_program(
     }
     // Both say where functions are called.
     let http = free_address().to_string();
-    let redis = redis_url(data_dir);
     let part = |role, more: &[(&'static str, &'static str)]| {
         let mut all = vec![("GRID_HTTP_ADDR", http.as_str())];
         all.extend_from_slice(settings);
-        all.extend([("GRID_ROLE", role), ("REDIS_URL", redis.as_str())]);
+        all.push(("GRID_ROLE", role));
         all.extend_from_slice(more);
         ready(spawn(command_of(program, "serve", data_dir, &all), log), log)
     };
@@ -115,9 +118,9 @@ fn launch_program(
     Started { processes: vec![control, edge], public: public.expect("an address"), admin }
 }
 
-/// Where a Grid's own Redis is: see `redis`.
-pub(crate) fn redis_url(data_dir: &Path) -> String {
-    format!("unix://{}/redis.sock", data_dir.display())
+/// Where a Grid's own Redis is, when it has one: see `redis`.
+fn redis_url(data_dir: &Path) -> String {
+    format!("unix://{}", data_dir.join(SOCKET).display())
 }
 
 fn free_address() -> SocketAddr {
@@ -169,7 +172,6 @@ pub(crate) fn launch_unready(
     let free = [(), (), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let [public, admin, other] = free.map(|socket| socket.local_addr().expect("an address"));
     let (http, api, other) = (public.to_string(), admin.to_string(), other.to_string());
-    let redis = redis_url(data_dir);
     let start = |more: &[(&str, &str)]| {
         let mut all = settings.to_vec();
         all.extend([("GRID_HTTP_ADDR", http.as_str()), ("GRID_ADMIN_ADDR", api.as_str())]);
@@ -177,9 +179,8 @@ pub(crate) fn launch_unready(
         spawn(command(data_dir, &all), log)
     };
     let processes = if is_split() {
-        let redis = ("REDIS_URL", redis.as_str());
-        let edge = [("GRID_ROLE", "edge"), redis, ("GRID_ADMIN_ADDR", other.as_str())];
-        vec![start(&[("GRID_ROLE", "control"), redis]), start(&edge)]
+        let edge = [("GRID_ROLE", "edge"), ("GRID_ADMIN_ADDR", other.as_str())];
+        vec![start(&[("GRID_ROLE", "control")]), start(&edge)]
     } else {
         vec![start(&[])]
     };

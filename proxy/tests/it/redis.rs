@@ -9,12 +9,15 @@ use std::{
 
 use crate::grid::wait_until;
 
+/// In the data directory.
+pub(crate) const SOCKET: &str = "redis.sock";
+
 /// Ended when it is dropped.
 pub(crate) struct Redis(Child);
 
 impl Redis {
     pub(crate) fn start(data_dir: &Path) -> Self {
-        let socket = data_dir.join("redis.sock");
+        let socket = data_dir.join(SOCKET);
         let log = File::create(data_dir.join("redis.log")).expect("a log");
         let process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "yes", "--unixsocket"])
