@@ -8,7 +8,7 @@ mod listing;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 pub use self::listing::{Listing, Order, OrderKey, ServiceQuery};
 use crate::{
@@ -274,4 +274,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Hints about changes from now on.
     fn watch(&self) -> broadcast::Receiver<Change>;
+
+    /// Why nothing can be written now, for the operator; none when all is well. Durable verbs that
+    /// change something answer `Store` as long as there is a reason. It goes by itself.
+    fn problem(&self) -> watch::Receiver<Option<String>>;
 }

@@ -2,23 +2,35 @@
 //!
 //! Writers take turns: a turn lasts from the begin of a transaction until the copy in memory and
 //! the hint have followed it, so memory sees commits in their order. `view` reads memory only.
+//!
+//! A verb that is acknowledged is on the disk: its commit waits for the sync. Two are not
+//! (`Durability::None`), because what they say may be lost with a crash: the way of a deployment that
+//! then starts again, and when a token was last used. The next commit takes them along.
 
 mod accounts;
 mod attempts;
 mod deployments;
+mod disk;
+mod file;
 mod memory;
+mod recovery;
 mod schema;
+mod scratch;
 mod services;
 
 use std::{cmp::Reverse, collections::HashMap, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
-use tokio::{sync::broadcast, task::spawn_blocking};
+use parking_lot::Mutex;
+use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use tokio::{
+    sync::{broadcast, watch},
+    task::{JoinHandle, spawn_blocking},
+};
 
 use self::{
+    file::File,
     memory::Memory,
     schema::{Fault, Opened},
 };
@@ -41,14 +53,15 @@ const HINTS: usize = 1024;
 #[derive(Clone)]
 pub struct Embedded {
     shared: Arc<Shared>,
-    /// Held by the writer whose turn it is. An async lock, so that writers that wait hold no thread.
-    turn: Arc<tokio::sync::Mutex<()>>,
     instance: InstanceId,
 }
 
 struct Shared {
-    /// None when it was closed.
-    database: RwLock<Option<Database>>,
+    file: File,
+    /// Held by the writer whose turn it is. An async lock, so that writers that wait hold no thread.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Tries again and again to write, while that fails.
+    keeper: Mutex<Option<JoinHandle<()>>>,
     memory: Mutex<Memory>,
     /// All of them, so that no request costs a look at the disk for its credentials.
     tokens: Mutex<HashMap<[u8; 32], AccessToken>>,
@@ -91,7 +104,7 @@ impl Embedded {
     /// `File` when the directory cannot be made or read; `Store` when another Grid uses it, a newer
     /// Grid wrote it, or the file is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Opened { database, instance, listings, tokens } = schema::open(dir)?;
+        let Opened { disk, database, instance, listings, tokens } = schema::open(dir)?;
         let mut memory = Memory::default();
         for listing in listings {
             memory.list(listing);
@@ -99,12 +112,13 @@ impl Embedded {
         let tokens = tokens.into_iter().map(|token| (token.digest, token)).collect();
         Ok(Self {
             shared: Arc::new(Shared {
-                database: RwLock::new(Some(database)),
+                file: File::new(disk, database),
+                turn: Arc::default(),
+                keeper: Mutex::default(),
                 memory: Mutex::new(memory),
                 tokens: Mutex::new(tokens),
                 changes: broadcast::Sender::new(HINTS),
             }),
-            turn: Arc::default(),
             instance,
         })
     }
@@ -123,47 +137,55 @@ impl Embedded {
     /// end first, and later ones fail. What is in memory stays: the volatile verbs and `view` go on.
     pub async fn close(&self) {
         let shared = Arc::clone(&self.shared);
-        let closed = spawn_blocking(move || drop(shared.database.write().take()));
+        let closed = spawn_blocking(move || shared.file.close());
         if let Err(error) = closed.await {
             tracing::error!(%error, "the store was not closed in order");
         }
     }
 
-    /// Runs one verb in one write transaction. It runs to its end even if the caller goes away.
+    /// Runs one verb in one write transaction. It runs to its end even if the caller goes away. When
+    /// the file fails it, it may have been done all the same: memory then says what the file does.
     async fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
         durability: Durability,
         verb: impl FnOnce(&WriteTransaction) -> Done<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let turn = Arc::clone(&self.shared.turn).lock_owned().await;
         let shared = Arc::clone(&self.shared);
         blocking(operation, move || {
             let _turn = turn;
-            let database = shared.database.read();
-            let mut transaction = database.as_ref().ok_or_else(handed_over)?.begin_write()?;
-            transaction.set_durability(durability)?;
-            let (value, effect) = verb(&transaction)?;
-            if matches!(effect, Effect::Nothing) {
-                transaction.abort()?;
-            } else {
-                transaction.commit()?;
-                shared.follow(effect);
-            }
-            Ok(value)
+            shared.check_writable()?;
+            let outcome = shared.file.with(|database| {
+                let mut transaction = database.begin_write()?;
+                transaction.set_durability(durability)?;
+                let (value, effect) = verb(&transaction)?;
+                if matches!(effect, Effect::Nothing) {
+                    transaction.abort()?;
+                } else {
+                    transaction.commit()?;
+                    shared.follow(effect);
+                }
+                Ok(value)
+            });
+            shared.recover(outcome)
         })
         .await
     }
 
+    /// Runs one verb in one read transaction; once more when the file had to be opened anew.
     async fn read<T: Send + 'static>(
         &self,
         operation: &'static str,
-        verb: impl FnOnce(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
+        verb: impl Fn(&ReadTransaction) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
         blocking(operation, move || {
-            let database = shared.database.read();
-            verb(&database.as_ref().ok_or_else(handed_over)?.begin_read()?)
+            let attempt = || shared.file.with(|database| verb(&database.begin_read()?));
+            match shared.recover(attempt()) {
+                Err(Fault::Broken(_)) => attempt(),
+                outcome => outcome,
+            }
         })
         .await
     }
@@ -221,12 +243,6 @@ impl Shared {
         // Fails when nobody watches, which is fine.
         let _ = self.changes.send(Change { service });
     }
-}
-
-fn handed_over() -> Fault {
-    Fault::Broken(
-        "this process has handed it over to the one that replaces it; ask again".to_owned(),
-    )
 }
 
 /// redb blocks, and a commit waits for the disk: neither belongs on an async worker.
@@ -356,7 +372,9 @@ impl Store for Embedded {
         id: DeploymentId,
         image_of: Option<DeploymentId>,
     ) -> Result<()> {
-        self.write("record image", Durability::None, move |transaction| {
+        // Not lost with an I/O error, after which the deployment goes on: it would look for an image
+        // that there is not.
+        self.write("record image", Durability::Immediate, move |transaction| {
             deployments::set_image(transaction, service, id, image_of)
         })
         .await
@@ -535,5 +553,9 @@ impl Store for Embedded {
 
     fn watch(&self) -> broadcast::Receiver<Change> {
         self.shared.changes.subscribe()
+    }
+
+    fn problem(&self) -> watch::Receiver<Option<String>> {
+        self.shared.file.problem()
     }
 }

@@ -49,6 +49,29 @@ impl Memory {
         self.forget_if_empty(service);
     }
 
+    /// Lists these services and no others. Tells for which of them, or of those that were listed,
+    /// that is a change.
+    pub(super) fn relist(&mut self, listings: Vec<Listing>) -> Vec<ServiceId> {
+        let mut listings: BTreeMap<_, _> =
+            listings.into_iter().map(|listing| (listing.route.service, listing)).collect();
+        let mut changed = Vec::new();
+        for id in self.service_ids() {
+            if !listings.contains_key(&id) {
+                self.unlist(id);
+                changed.push(id);
+            }
+        }
+        listings.retain(|id, listing| {
+            let known = self.services.get(id).and_then(|entry| entry.listing.as_ref());
+            known != Some(listing)
+        });
+        changed.extend(listings.keys());
+        for listing in listings.into_values() {
+            self.list(listing);
+        }
+        changed
+    }
+
     pub(super) fn service_ids(&self) -> Vec<ServiceId> {
         let kept = self.services.iter().filter(|(_, entry)| entry.listing.is_some());
         kept.map(|(id, _)| *id).collect()

@@ -4,13 +4,13 @@
 
 use std::{
     fs,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::{accounts, services};
+use super::{accounts, disk::Disk, services};
 use crate::{
     account::AccessToken,
     error::{Error, Result},
@@ -59,6 +59,7 @@ const OPEN: &str = "open";
 
 /// A file that is ready for use.
 pub(super) struct Opened {
+    pub(super) disk: Arc<Disk>,
     pub(super) database: Database,
     pub(super) instance: InstanceId,
     pub(super) listings: Vec<Listing>,
@@ -115,17 +116,11 @@ pub(super) fn file(dir: &Path) -> PathBuf {
 pub(super) fn open(dir: &Path) -> Result<Opened> {
     fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
     let path = file(dir);
-    // Made here rather than by redb: the functions' code is nobody else's business.
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::file("open", &path))?;
+    let disk = Disk::open(&path)?;
     let sync_dir = fs::File::open(dir).and_then(|dir| dir.sync_all());
     sync_dir.map_err(Error::file("sync", dir))?;
 
-    let database = Database::create(&path).map_err(|error| Error::Store {
+    let database = disk.database().map_err(|error| Error::Store {
         operation: OPEN,
         reason: match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
@@ -134,13 +129,19 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
                     dir.display()
                 )
             }
-            other => format!("{}: {other}", path.display()),
+            other => disk.take_failure().unwrap_or_else(|| format!("{}: {other}", path.display())),
         },
     })?;
-    prepare(database, dir).map_err(|fault| fault.during(OPEN))
+    prepare(Arc::clone(&disk), database, dir).map_err(|fault| {
+        let fault = match (fault, disk.take_failure()) {
+            (Fault::Broken(_), Some(failure)) => Fault::Broken(failure),
+            (fault, _) => fault,
+        };
+        fault.during(OPEN)
+    })
 }
 
-fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
+fn prepare(disk: Arc<Disk>, database: Database, dir: &Path) -> Result<Opened, Fault> {
     let transaction = database.begin_write()?;
     let instance = {
         let mut meta = transaction.open_table(META)?;
@@ -175,7 +176,7 @@ fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
     let listings = services::listings(&transaction)?;
     let tokens = accounts::tokens(&transaction)?;
     transaction.commit()?;
-    Ok(Opened { database, instance, listings, tokens })
+    Ok(Opened { disk, database, instance, listings, tokens })
 }
 
 /// Brings a file of an earlier schema to this one. It is part of the transaction that opens the
