@@ -2,8 +2,11 @@
 //! what the embedded one promises about its file.
 
 mod accounts;
+mod again;
 mod conformance;
+mod crash;
 mod creation;
+mod full;
 mod lists;
 mod order;
 mod survival;
