@@ -12,7 +12,7 @@ mod verbs;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 pub use self::{
     listing::{Listing, Order, OrderKey, ServiceQuery},
@@ -184,8 +184,8 @@ pub trait Durable: Send + Sync + 'static {
         error: Option<String>,
     ) -> Result<()>;
 
-    /// Notes in which deployment's image a deployment runs: none for its own. As for
-    /// [`Durable::record_phase`], a crash may lose it, and a deployment that is gone is no error.
+    /// Notes in which deployment's image a deployment runs: none for its own. A deployment that is gone
+    /// is no error.
     async fn record_image(
         &self,
         service: ServiceId,
@@ -299,4 +299,8 @@ pub trait Volatile: Send + Sync + 'static {
 
     /// Hints about changes from now on.
     fn watch(&self) -> broadcast::Receiver<Change>;
+
+    /// Why nothing can be written now, for the operator; none when all is well. Durable verbs that
+    /// change something answer `Store` as long as there is a reason. It goes by itself.
+    fn problem(&self) -> watch::Receiver<Option<String>>;
 }

@@ -15,9 +15,7 @@ use control::{
     context::Context,
     firewall,
     health::{Dependency, Health},
-    limits,
-    name::ServiceId,
-    plane,
+    limits, plane,
     store::Store,
 };
 use parking_lot::Mutex;
@@ -132,18 +130,20 @@ impl Beside {
     }
 }
 
-/// Asks the store every now and then, where no edge does, and says how it is.
+/// Says how the store is, where no edge does.
 async fn watch_store(store: &dyn Store, health: &Health, mut ends: watch::Receiver<bool>) {
-    let nobody = ServiceId::new();
+    let mut known = store.problem();
     let watch = async {
         loop {
-            let problem = store.view(nobody).await.err().map(|error| error.to_string());
+            let problem = known.borrow_and_update().clone();
             if health.set(Dependency::Store, problem.clone())
                 && let Some(problem) = problem
             {
-                tracing::error!("{problem}; it is asked again every second");
+                tracing::error!("{problem}; it is tried again every second");
             }
-            tokio::time::sleep(limits::STORE_RETRY).await;
+            if known.changed().await.is_err() {
+                return;
+            }
         }
     };
     tokio::select! {

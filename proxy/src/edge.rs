@@ -89,8 +89,10 @@ impl Picture {
     async fn keep_up(&mut self) {
         loop {
             let mut hints = self.edge.store.watch();
+            // What the store itself knows to be wrong with it; what is read may be well all the same.
+            let mut problem = self.edge.store.problem();
             let outcome = self.read_all().await;
-            self.note_health(&outcome);
+            self.note_health(&outcome, &problem);
             if outcome.is_err() {
                 tokio::time::sleep(limits::STORE_RETRY).await;
                 continue;
@@ -101,7 +103,7 @@ impl Picture {
                     hint = hints.recv() => match hint {
                         Ok(Change::Service(service)) => {
                             let outcome = self.read(service).await;
-                            self.note_health(&outcome);
+                            self.note_health(&outcome, &problem);
                             if outcome.is_err() {
                                 break;
                             }
@@ -109,6 +111,7 @@ impl Picture {
                         Ok(Change::Everything) | Err(RecvError::Lagged(_)) => break,
                         Err(RecvError::Closed) => return,
                     },
+                    Ok(()) = problem.changed() => self.note_health(&Ok(()), &problem),
                     Some(_) = self.tasks.join_next() => {}
                 }
             }
@@ -123,8 +126,9 @@ impl Picture {
         }
     }
 
-    fn note_health(&self, outcome: &Result<()>) {
+    fn note_health(&self, outcome: &Result<()>, known: &watch::Receiver<Option<String>>) {
         let problem = outcome.as_ref().err().map(ToString::to_string);
+        let problem = problem.or_else(|| known.borrow().clone());
         if self.edge.health.set(Dependency::Store, problem.clone())
             && let Some(problem) = problem
         {

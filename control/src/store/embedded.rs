@@ -2,21 +2,32 @@
 //!
 //! Writers take turns: a turn lasts from the begin of a transaction until the copy in memory and
 //! the hint have followed it, so memory sees commits in their order. `view` reads memory only.
+//!
+//! A verb that is acknowledged is on the disk: its commit waits for the sync. Two are not
+//! ([`Survival::Process`]), because what they say may be lost with a crash: the way of a deployment
+//! that then starts again, and when a token was last used. The next commit takes them along.
 
+mod disk;
+mod file;
 mod memory;
 mod migration;
+mod recovery;
 mod schema;
+mod scratch;
 mod tables;
 
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
-use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadableDatabase};
-use tokio::{sync::broadcast, task::spawn_blocking};
+use parking_lot::Mutex;
+use redb::{Durability, ReadableDatabase};
+use tokio::{
+    sync::{broadcast, watch},
+    task::{JoinHandle, spawn_blocking},
+};
 
-use self::{memory::Memory, schema::Opened};
+use self::{file::File, memory::Memory, schema::Opened};
 use super::{
     Change, Page, ServiceQuery, Volatile,
     tables::{Backend, Done, Effect, Fault, Survival},
@@ -34,14 +45,15 @@ const HINTS: usize = 1024;
 #[derive(Clone)]
 pub struct Embedded {
     shared: Arc<Shared>,
-    /// Held by the writer whose turn it is. An async lock, so that writers that wait hold no thread.
-    turn: Arc<tokio::sync::Mutex<()>>,
     instance: InstanceId,
 }
 
 struct Shared {
-    /// None when it was closed.
-    database: RwLock<Option<Database>>,
+    file: File,
+    /// Held by the writer whose turn it is. An async lock, so that writers that wait hold no thread.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Tries again and again to write, while that fails.
+    keeper: Mutex<Option<JoinHandle<()>>>,
     memory: Mutex<Memory>,
     changes: broadcast::Sender<Change>,
 }
@@ -53,18 +65,19 @@ impl Embedded {
     /// `File` when the directory cannot be made or read; `Store` when another Grid uses it, a newer
     /// Grid wrote it, or the file is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Opened { database, instance, listings } = schema::open(dir)?;
+        let Opened { disk, database, instance, listings } = schema::open(dir)?;
         let mut memory = Memory::default();
         for listing in listings {
             memory.list(listing);
         }
         Ok(Self {
             shared: Arc::new(Shared {
-                database: RwLock::new(Some(database)),
+                file: File::new(disk, database),
+                turn: Arc::default(),
+                keeper: Mutex::default(),
                 memory: Mutex::new(memory),
                 changes: broadcast::Sender::new(HINTS),
             }),
-            turn: Arc::default(),
             instance,
         })
     }
@@ -83,7 +96,7 @@ impl Embedded {
     /// end first, and later ones fail. What is in memory stays: the volatile verbs and `view` go on.
     pub async fn close(&self) {
         let shared = Arc::clone(&self.shared);
-        let closed = spawn_blocking(move || drop(shared.database.write().take()));
+        let closed = spawn_blocking(move || shared.file.close());
         if let Err(error) = closed.await {
             tracing::error!(%error, "the store was not closed in order");
         }
@@ -112,9 +125,16 @@ impl Backend for Embedded {
     {
         let shared = Arc::clone(&self.shared);
         blocking(operation, move || {
-            let database = shared.database.read();
-            let transaction = database.as_ref().ok_or_else(handed_over)?.begin_read()?;
-            at_once(verb(&mut tables::Read(transaction)))
+            let attempt = || {
+                shared
+                    .file
+                    .with(|database| at_once(verb(&mut tables::Read(database.begin_read()?))))
+            };
+            // Once more when the file had to be opened anew.
+            match shared.recover(attempt()) {
+                Err(Fault::Broken(_)) => attempt(),
+                outcome => outcome,
+            }
         })
         .await
     }
@@ -129,22 +149,26 @@ impl Backend for Embedded {
             // The next commit that survives a crash, of whatever verb, brings it to the disk.
             Survival::Process => Durability::None,
         };
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let turn = Arc::clone(&self.shared.turn).lock_owned().await;
         let shared = Arc::clone(&self.shared);
         blocking(operation, move || {
             let _turn = turn;
-            let database = shared.database.read();
-            let mut transaction = database.as_ref().ok_or_else(handed_over)?.begin_write()?;
-            transaction.set_durability(durability)?;
-            let mut transaction = tables::Write(transaction);
-            let (value, effect) = at_once(verb(&mut transaction))?;
-            if effect == Effect::Nothing {
-                transaction.0.abort()?;
-            } else {
-                transaction.0.commit()?;
-                shared.follow(effect);
-            }
-            Ok(value)
+            shared.check_writable()?;
+            let outcome = shared.file.with(|database| {
+                let mut transaction = database.begin_write()?;
+                transaction.set_durability(durability)?;
+                let mut transaction = tables::Write(transaction);
+                let (value, effect) = at_once(verb(&mut transaction))?;
+                if effect == Effect::Nothing {
+                    transaction.0.abort()?;
+                } else {
+                    transaction.0.commit()?;
+                    shared.follow(effect);
+                }
+                Ok(value)
+            });
+            // What the file failed may be done all the same: memory then says what the file does.
+            shared.recover(outcome)
         })
         .await
     }
@@ -182,12 +206,6 @@ impl Shared {
 fn at_once<T>(verb: BoxFuture<'_, Result<T, Fault>>) -> Result<T, Fault> {
     let waits = || Fault::Broken("a verb waits inside a transaction of the file".to_owned());
     verb.now_or_never().ok_or_else(waits)?
-}
-
-fn handed_over() -> Fault {
-    Fault::Broken(
-        "this process has handed it over to the one that replaces it; ask again".to_owned(),
-    )
 }
 
 /// redb blocks, and a commit waits for the disk: neither belongs on an async worker.
@@ -248,5 +266,9 @@ impl Volatile for Embedded {
 
     fn watch(&self) -> broadcast::Receiver<Change> {
         self.shared.changes.subscribe()
+    }
+
+    fn problem(&self) -> watch::Receiver<Option<String>> {
+        self.shared.file.problem()
     }
 }

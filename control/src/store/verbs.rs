@@ -157,7 +157,7 @@ impl<B: Backend> Durable for B {
         id: DeploymentId,
         image_of: Option<DeploymentId>,
     ) -> Result<()> {
-        self.write("record image", Survival::Process, move |tables| {
+        self.write("record image", Survival::Crash, move |tables| {
             Box::pin(deployments::set_image(tables, service, id, image_of))
         })
         .await

@@ -2,8 +2,11 @@
 //! a Redis; and what each promises beyond that.
 
 mod accounts;
+mod again;
 mod conformance;
+mod crash;
 mod creation;
+mod full;
 mod lists;
 mod order;
 mod redis;

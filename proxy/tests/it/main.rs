@@ -8,6 +8,7 @@ mod concurrency;
 mod connections;
 mod contract;
 mod deployments;
+mod disk;
 mod distrust;
 mod docker;
 mod edge;

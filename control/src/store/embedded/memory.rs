@@ -41,6 +41,28 @@ impl Memory {
         self.forget_if_empty(service);
     }
 
+    /// Lists these services and no others. Tells for which of them, or of those that were listed,
+    /// that is a change.
+    pub(super) fn relist(&mut self, listings: Vec<Listing>) -> Vec<ServiceId> {
+        let mut listings: BTreeMap<_, _> =
+            listings.into_iter().map(|listing| (listing.route.service, listing)).collect();
+        let listed = self.services.iter().filter(|(_, entry)| entry.listing.is_some());
+        let mut changed: Vec<ServiceId> =
+            listed.map(|(id, _)| *id).filter(|id| !listings.contains_key(id)).collect();
+        for id in &changed {
+            self.unlist(*id);
+        }
+        listings.retain(|id, listing| {
+            let known = self.services.get(id).and_then(|entry| entry.listing.as_ref());
+            known != Some(listing)
+        });
+        changed.extend(listings.keys());
+        for listing in listings.into_values() {
+            self.list(listing);
+        }
+        changed
+    }
+
     /// The ids of one page of the services that a query takes.
     pub(super) fn select(
         &self,

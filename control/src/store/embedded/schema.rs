@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use redb::{Database, DatabaseError, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::{migration, tables::definition};
+use super::{disk::Disk, migration, tables::definition};
 use crate::{
     error::{Error, Result},
     name::InstanceId,
@@ -25,6 +25,7 @@ const OPEN: &str = "open";
 
 /// A file that is ready for use.
 pub(super) struct Opened {
+    pub(super) disk: Arc<Disk>,
     pub(super) database: Database,
     pub(super) instance: InstanceId,
     pub(super) listings: Vec<Listing>,
@@ -56,17 +57,11 @@ pub(super) fn file(dir: &Path) -> PathBuf {
 pub(super) fn open(dir: &Path) -> Result<Opened> {
     fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
     let path = file(dir);
-    // Made here rather than by redb: the functions' code is nobody else's business.
-    fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::file("open", &path))?;
+    let disk = Disk::open(&path)?;
     let sync_dir = fs::File::open(dir).and_then(|dir| dir.sync_all());
     sync_dir.map_err(Error::file("sync", dir))?;
 
-    let database = Database::create(&path).map_err(|error| Error::Store {
+    let database = disk.database().map_err(|error| Error::Store {
         operation: OPEN,
         reason: match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
@@ -75,13 +70,19 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
                     dir.display()
                 )
             }
-            other => format!("{}: {other}", path.display()),
+            other => disk.take_failure().unwrap_or_else(|| format!("{}: {other}", path.display())),
         },
     })?;
-    prepare(database, dir).map_err(|fault| fault.during(OPEN))
+    prepare(Arc::clone(&disk), database, dir).map_err(|fault| {
+        let fault = match (fault, disk.take_failure()) {
+            (Fault::Broken(_), Some(failure)) => Fault::Broken(failure),
+            (fault, _) => fault,
+        };
+        fault.during(OPEN)
+    })
 }
 
-fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
+fn prepare(disk: Arc<Disk>, database: Database, dir: &Path) -> Result<Opened, Fault> {
     let mut transaction = database.begin_write()?;
     let schema = transaction.open_table(META)?.get("schema")?.map(|text| text.value().to_owned());
     if let Some(text) = schema {
@@ -105,12 +106,18 @@ fn prepare(database: Database, dir: &Path) -> Result<Opened, Fault> {
     for table in Table::ALL {
         transaction.open_table(definition(table))?;
     }
+    let listings = listings(&transaction)?;
+    transaction.commit()?;
+    Ok(Opened { disk, database, instance, listings })
+}
+
+/// What memory copies of every service.
+pub(super) fn listings(transaction: &WriteTransaction) -> Result<Vec<Listing>, Fault> {
     let mut listings = Vec::new();
     for entry in transaction.open_table(definition(Table::Listings))?.iter()? {
         listings.push(serde_json::from_slice(entry?.1.value())?);
     }
-    transaction.commit()?;
-    Ok(Opened { database, instance, listings })
+    Ok(listings)
 }
 
 fn check_schema(text: &str, dir: &Path) -> Result<u32, Fault> {

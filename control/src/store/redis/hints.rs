@@ -11,7 +11,10 @@ use tokio::{
 };
 
 use super::{address::Dialler, server::Server};
-use crate::{limits, store::Change};
+use crate::{
+    limits,
+    store::{Change, tables::Fault},
+};
 
 /// First and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -26,7 +29,7 @@ pub(super) async fn listen(server: Arc<Server>, mut dialler: Dialler, heard: one
         if began.elapsed() > PAUSE.1 {
             pause = PAUSE.0;
         }
-        tracing::debug!(%error, "no hints from Redis");
+        server.tell_problem(Some(format!("Redis at {}: {error}", server.link.url())));
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
     }
@@ -47,6 +50,8 @@ async fn follow(
     };
     let subscribed = timeout(most, subscribed).await.map_err(|_| "it does not answer")?;
     let (mut commands, mut hints) = subscribed.map_err(|error| error.to_string())?;
+    server.check().await.map_err(text)?;
+    server.tell_problem(None);
     server.hint_here(Change::Everything);
     if let Some(heard) = heard.take() {
         let _ = heard.send(()); // nobody may wait for it any more
@@ -63,13 +68,29 @@ async fn follow(
             Err(_) => {
                 let answer = timeout(limits::STORE_CALL, commands.ping::<::redis::Value>()).await;
                 answer.map_err(|_| "it does not answer")?.map_err(|error| error.to_string())?;
+                server.check().await.map_err(text)?;
                 try_at = Instant::now() + limits::HINTS_EVERY;
             }
         }
     }
 }
 
+fn text(fault: Fault) -> String {
+    match fault {
+        Fault::Broken(reason) => reason,
+        Fault::Refused(error) => error.to_string(),
+    }
+}
+
 impl Server {
+    fn tell_problem(&self, problem: Option<String>) {
+        self.problem.send_if_modified(|known| {
+            let news = *known != problem;
+            *known = problem;
+            news
+        });
+    }
+
     /// Passes a hint on, unless it is this process's own.
     fn hear(&self, text: &str) {
         let Some((sender, service)) = text.split_once(' ') else {

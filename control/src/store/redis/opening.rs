@@ -9,7 +9,7 @@ use std::{
 
 use ::redis::{InfoDict, Script, cmd, pipe};
 use tokio::{
-    sync::{broadcast, oneshot},
+    sync::{broadcast, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -81,6 +81,7 @@ pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) 
         holder: seat.as_ref().map(|seat| seat.holder.clone()).unwrap_or_default(),
         sender: InstanceId::random().to_string(),
         changes: broadcast::Sender::new(HINTS),
+        problem: watch::Sender::new(None),
     });
     let (heard, hears) = oneshot::channel();
     let listening = tokio::spawn(hints::listen(server.clone(), dialler, heard));

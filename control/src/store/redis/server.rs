@@ -1,12 +1,12 @@
 //! One Grid's part of a Redis: where it is, whose it is, and how it is asked.
 
-use ::redis::{FromRedisValue, Pipeline, ScriptInvocation};
-use tokio::sync::broadcast;
+use ::redis::{FromRedisValue, Pipeline, ScriptInvocation, pipe};
+use tokio::sync::{broadcast, watch};
 
 use super::{
     keys::Keys,
     link::{Link, Request},
-    transaction::Stamp,
+    transaction::{STAMP, Stamp},
 };
 use crate::{
     name::{InstanceId, ServiceId},
@@ -26,6 +26,8 @@ pub(super) struct Server {
     /// Marks the hints of this process, which knows of them already.
     pub(super) sender: String,
     pub(super) changes: broadcast::Sender<Change>,
+    /// What is wrong with it, as whoever listens for hints finds out.
+    pub(super) problem: watch::Sender<Option<String>>,
 }
 
 impl Server {
@@ -58,6 +60,14 @@ impl Server {
             self.link.url(),
             self.keys.meta
         ))
+    }
+
+    /// Tries whether it answers, and has what it was told.
+    pub(super) async fn check(&self) -> Result<(), Fault> {
+        let mut commands = pipe();
+        commands.cmd("HMGET").arg(&self.keys.meta).arg(&STAMP);
+        let (stamp,): (Stamp,) = self.ask(&commands).await?;
+        self.version(&stamp).map(drop)
     }
 
     /// Tells the watchers of this process.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use ::redis::{Script, pipe};
 use async_trait::async_trait;
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::{Redis, link::Request};
 use crate::{
@@ -150,5 +150,9 @@ impl Volatile for Redis {
 
     fn watch(&self) -> broadcast::Receiver<Change> {
         self.server.changes.subscribe()
+    }
+
+    fn problem(&self) -> watch::Receiver<Option<String>> {
+        self.server.problem.subscribe()
     }
 }
