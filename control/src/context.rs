@@ -1,15 +1,16 @@
 //! What every task of the control plane works with, made once at the start.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
 use crate::{
     denied::Denied,
     deploy::Tally,
-    engine::Engine,
+    engine::{ContainerSpec, Engine},
+    error::{Error, Result},
     firewall::{Enforcement, Gate},
-    health::Health,
+    health::{Dependency, Health},
     image::Images,
     invoke::Invocations,
     logs::Logs,
@@ -17,6 +18,7 @@ use crate::{
     resolver,
     run_dir::RunDir,
     secret::Keyring,
+    service::Deployment,
     store::Store,
 };
 
@@ -79,4 +81,49 @@ pub struct Context {
     pub builds: Semaphore,
     /// Single invocations that run.
     pub invocations: Invocations,
+}
+
+impl Context {
+    /// As [`Images::build`], but not beyond the time when the engine is known to be away: a build has
+    /// long to come to its end, and one that hangs would keep its turn.
+    ///
+    /// # Errors
+    /// Those of the build; `EngineAway`.
+    pub(crate) async fn build(
+        &self,
+        deployment: &Deployment,
+        line: &mut (dyn FnMut(String) + Send),
+    ) -> Result<()> {
+        let built = tokio::select! {
+            built = self.images.build(deployment, line) => built,
+            reason = self.health.lost(Dependency::Engine) => {
+                Err(Error::EngineAway { operation: "build image", reason })
+            }
+        };
+        self.note_made(&built);
+        built
+    }
+
+    /// Starts a container, see [`Engine::start`].
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) async fn start(&self, spec: &ContainerSpec) -> Result<Option<Ipv4Addr>> {
+        let started = self.engine.start(spec).await;
+        self.note_made(&started);
+        started
+    }
+
+    /// What is one function's own fault, or says that the engine is away, says nothing about what it
+    /// can make.
+    fn note_made<T>(&self, outcome: &Result<T>) {
+        match outcome {
+            Ok(_) => self.health.note_made(None),
+            Err(error) if error.is_of_machine() => {
+                tracing::error!(%error, "Docker Engine cannot make what it is asked for");
+                self.health.note_made(Some(error.to_string()));
+            }
+            Err(_) => {}
+        }
+    }
 }

@@ -34,11 +34,13 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-/// Runs one deployment. `driver` is the inbox of its service's driver.
+/// Runs one deployment. `driver` is the inbox of its service's driver. In the `last` run it fails even
+/// when what it needs is away.
 pub(crate) async fn run(
     context: Arc<Context>,
     driver: mpsc::Sender<Command>,
     deployment: Deployment,
+    last: bool,
 ) -> Outcome {
     let tally = context.deployments.clone();
     let stage = Stage::new(tally.clone());
@@ -54,9 +56,10 @@ pub(crate) async fn run(
             tally.ended(Ended::Live);
             Outcome::Settled
         }
-        Err(error) if error.kind() == Kind::Unavailable => {
+        Err(error) if error.kind() == Kind::Unavailable && !last => {
             tracing::warn!(%service, deployment = %id, %error, "the deployment is interrupted");
             tally.ended(Ended::Interrupted);
+            run.note_interruption(&error).await;
             Outcome::Interrupted
         }
         Err(error) => {
@@ -129,7 +132,7 @@ impl Run {
         let _turn = self.context.builds.acquire().await;
         let mut output = Vec::new();
         let mut keep = |line: String| output.push(log_line(line));
-        let built = self.context.images.build(&self.deployment, &mut keep).await;
+        let built = self.context.build(&self.deployment, &mut keep).await;
         if let Err(error) = built {
             self.record(Phase::Building, output, None).await?;
             return Err(error);
@@ -143,6 +146,13 @@ impl Run {
         let command = Command::StartCandidate { deployment: self.deployment.clone(), progress };
         self.driver.send(command).await.map_err(|_| gone())?;
         Ok(Candidate { progress: receiver })
+    }
+
+    /// Whoever waits for the deployment is told why. When the store is what is away, there is nobody to
+    /// tell it to.
+    async fn note_interruption(&self, error: &Error) {
+        let line = log_line(format!("interrupted, it will be run again: {error}"));
+        let _ = self.record(Phase::Building, vec![line], None).await;
     }
 
     async fn record(&self, phase: Phase, lines: Vec<LogLine>, error: Option<String>) -> Result<()> {
@@ -164,6 +174,7 @@ impl Candidate {
     async fn reaches(&mut self, step: Progress) -> Result<()> {
         match self.progress.recv().await {
             Some(Progress::Failed(reason)) => Err(Error::Deployment(reason)),
+            Some(Progress::Interrupted(reason)) => Err(Error::Busy(reason)),
             Some(reached) if reached == step => Ok(()),
             Some(_) | None => Err(gone()),
         }

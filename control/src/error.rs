@@ -46,6 +46,24 @@ pub enum Error {
         /// The engine's own words.
         reason: String,
     },
+    /// Docker Engine answers, but cannot do this now: it is ending, or parts of it are away.
+    #[error("Docker Engine, for now: {operation} {subject}: {reason}")]
+    EngineUnsettled {
+        /// The call that failed.
+        operation: &'static str,
+        /// The image or container that it was about.
+        subject: String,
+        /// The engine's own words.
+        reason: String,
+    },
+    /// Docker Engine was asked to start a container, and whether it did cannot be learnt now.
+    #[error("Docker Engine does not say whether it started {subject}: {reason}")]
+    StartUnknown {
+        /// The container.
+        subject: String,
+        /// Why there is no answer.
+        reason: String,
+    },
     /// The functions' DNS server cannot do its work.
     #[error("resolver: {operation} {subject}: {reason}")]
     Resolver {
@@ -107,13 +125,29 @@ impl Error {
         match self {
             Error::NotFound { .. } => Kind::NotFound,
             Error::Conflict { .. } => Kind::Conflict,
-            Error::Store { .. } | Error::EngineAway { .. } | Error::Busy(_) => Kind::Unavailable,
+            Error::Store { .. }
+            | Error::EngineAway { .. }
+            | Error::EngineUnsettled { .. }
+            | Error::StartUnknown { .. }
+            | Error::Busy(_) => Kind::Unavailable,
             Error::Engine { .. }
             | Error::Firewall(_)
             | Error::Resolver { .. }
             | Error::Tool { .. }
             | Error::Deployment(_)
             | Error::File { .. } => Kind::Failed,
+        }
+    }
+
+    /// Whether Docker Engine failed for want of something that every function needs: room on its disk,
+    /// or a part of its own.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            Error::EngineUnsettled { .. } => true,
+            Error::Engine { reason, .. } => ["no space left on device", "disk quota exceeded"]
+                .iter()
+                .any(|s| reason.contains(s)),
+            _ => false,
         }
     }
 

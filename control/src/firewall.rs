@@ -4,8 +4,8 @@
 //! no such container is started, and the running ones are cut off.
 //!
 //! ```text
-//! unknown ──→ open ⇄ closed
-//!    └───────────────→ ↑      closed: tried again, at once and then with growing pauses
+//! unknown ──→ open ⇄ closed, waiting
+//!    └───────────────→ ↑      tried again, at once and then with growing pauses
 //! ```
 
 mod canary;
@@ -36,7 +36,7 @@ use crate::{
     denied::Target,
     egress::EgressPolicy,
     engine::{Attachment, Network, Probe},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     health::Dependency,
     limits,
     resolver::{Refusal, Resolver},
@@ -62,6 +62,8 @@ pub enum State {
     Open(Attachment),
     /// They may not; why.
     Closed(String),
+    /// They may not, because the engine does not do its part; why.
+    Waiting(String),
 }
 
 /// What the firewall's task says, for everybody who starts containers.
@@ -78,7 +80,7 @@ impl Gate {
     /// Waits until the gate is open, for a bounded time.
     ///
     /// # Errors
-    /// `Firewall` with the reason why it is not.
+    /// `Firewall` with the reason why it is not; `Busy` when that is only a matter of time.
     pub async fn pass(&self) -> Result<Attachment> {
         let mut state = self.0.subscribe();
         let open = state.wait_for(|state| matches!(state, State::Open(_)));
@@ -86,15 +88,17 @@ impl Gate {
         match &*self.0.borrow() {
             State::Open(attachment) => Ok(attachment.clone()),
             State::Closed(reason) => Err(Error::Firewall(reason.clone())),
-            State::Unknown => Err(Error::Firewall("not checked yet".to_owned())),
+            State::Waiting(reason) => Err(Error::Busy(format!("firewall: {reason}"))),
+            // Where the engine is slow, the proof takes longer than the wait for it.
+            State::Unknown => Err(Error::Busy("firewall: not checked yet".to_owned())),
         }
     }
 
     /// Why the gate is closed, when it is.
     pub fn closed(&self) -> Option<String> {
         match &*self.0.borrow() {
-            State::Closed(reason) => Some(reason.clone()),
-            _ => None,
+            State::Closed(reason) | State::Waiting(reason) => Some(reason.clone()),
+            State::Open(_) | State::Unknown => None,
         }
     }
 
@@ -191,15 +195,19 @@ impl Keeper {
                 Ok(lost) => {
                     tracing::warn!("{lost}; it is put back");
                     self.context.health.set(Dependency::Firewall, Some(lost.clone()));
-                    self.close(lost);
+                    self.close(State::Closed(lost));
                     pause = limits::ENGINE_RETRY;
                 }
                 Err(error) => {
                     // Its return is to be noticed at once: until then nothing with a network starts.
-                    if matches!(error, Error::EngineAway { .. }) {
-                        pause = limits::ENGINE_RETRY;
-                    }
-                    self.close(error.to_string());
+                    let state = match error.kind() {
+                        Kind::Unavailable => {
+                            pause = limits::ENGINE_RETRY;
+                            State::Waiting
+                        }
+                        _ => State::Closed,
+                    };
+                    self.close(state(error.to_string()));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(limits::FIREWALL_RETRY);
                 }
@@ -440,11 +448,13 @@ impl Keeper {
         self.context.gate.0.send_replace(State::Open(attachment));
     }
 
-    fn close(&self, reason: String) {
-        if self.context.health.set(Dependency::Firewall, Some(reason.clone())) {
+    fn close(&self, state: State) {
+        if let State::Closed(reason) | State::Waiting(reason) = &state
+            && self.context.health.set(Dependency::Firewall, Some(reason.clone()))
+        {
             tracing::error!("containers with a network are not started: {reason}");
         }
-        self.context.gate.0.send_replace(State::Closed(reason));
+        self.context.gate.0.send_replace(state);
     }
 }
 

@@ -78,10 +78,11 @@ impl Images {
             }
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
-        if let Some(problem) = &problem {
+        if health.set(Dependency::Images, problem.clone())
+            && let Some(problem) = problem
+        {
             tracing::error!("{problem}. Get a base image, for example with `make images`");
         }
-        health.set(Dependency::Images, problem);
     }
 
     /// A runner layer that has what every one of them has; whichever can be had.

@@ -95,7 +95,8 @@ pub async fn run(context: &Arc<Context>, invocation: Invocation) -> Result<Repor
 
 /// The longest time that [`run`] takes, when functions may run for `function_timeout`.
 pub fn longest(function_timeout: Duration) -> Duration {
-    let calls = limits::ENGINE_CALL * 5; // create, start, kill, wait, read
+    // Create, start, twice whether it started, address; kill, wait, read.
+    let calls = limits::ENGINE_CALL * 8;
     let start = limits::INVOKE_TURN + limits::START * 2 + limits::LOAD;
     start + function_timeout + EXIT_GRACE + KILL_GRACE + calls
 }
@@ -112,7 +113,7 @@ pub(crate) async fn sweep(context: &Context) {
         Ok::<_, Error>(())
     };
     if let Err(error) = outcome.await {
-        tracing::warn!(%error, "what an invocation left was not removed; the next start tries again");
+        tracing::warn!(%error, "what an invocation left was not removed; it is tried again");
     }
 }
 
@@ -176,7 +177,7 @@ impl Run<'_> {
             ended = &mut ended => return ended,
         };
         // Not to be given up in the middle: nobody would know whether there is a container.
-        let address = self.context.engine.start(&spec).await.map_err(missing)?;
+        let address = self.context.start(&spec).await.map_err(missing)?;
         if let Some(address) = address {
             self.context.denied.assign(address, self.invocation.service, self.id.clone());
         }

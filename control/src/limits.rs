@@ -139,6 +139,30 @@ pub const HINTS_EVERY: Duration = Duration::from_secs(5);
 
 /// One call to Docker Engine that should answer at once.
 pub const ENGINE_CALL: Duration = Duration::from_secs(20);
+/// A call that asks the engine nothing but whether it answers. Twice what an engine takes that is
+/// merely very slow.
+pub const ENGINE_PING: Duration = Duration::from_secs(4);
+/// How often it is asked that: an engine that hangs closes no connection, so no event tells.
+pub const ENGINE_PING_EVERY: Duration = Duration::from_secs(3);
+/// Pings in a row without an answer after which the engine counts as away: one may be lost on a
+/// machine that is short of everything. All in all a hung engine is noticed before a call that it
+/// was given runs into `ENGINE_CALL`.
+pub const ENGINE_PINGS_MISSED: u32 = 2;
+/// How often what exists is compared with what is known: containers whose creation was never
+/// answered, deaths that no event told of, base images that came or went.
+pub const ENGINE_LOOK_EVERY: Duration = Duration::from_secs(20);
+/// How far back events are asked for when they are followed anew. Longer than it takes from the
+/// question for them to the list of containers (both within `ENGINE_CALL`), so that no death falls
+/// between; one that is told twice does no harm.
+pub const ENGINE_EVENTS_BACK: Duration = Duration::from_secs(60);
+/// How often a deployment is run while the engine answers but fails what it needs, before it fails;
+/// and the longest pause between two runs. With pauses that double from `ENGINE_RETRY` that is
+/// half a minute at least, and more than parts of the engine need to be started again.
+pub const DEPLOYMENT_RUNS: (u32, Duration) = (6, Duration::from_secs(30));
+/// How long it is shown that the engine failed to make a container or an image, unless something is made
+/// meanwhile. Twice the longest pause between two starts, so that it is shown without a break while
+/// somebody still tries.
+pub const MAKING_FAILED: Duration = Duration::from_secs(120);
 /// One image build.
 pub const BUILD: Duration = Duration::from_secs(300);
 /// Getting a base image from its registry, before the runtime's next image is tried.

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream::BoxStream};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, watch},
     task::JoinSet,
@@ -66,6 +66,8 @@ enum News {
     /// The engine answers (again), and these are our containers.
     EngineUp(Vec<Container>, Instant),
     EngineDown,
+    /// It has answered all the time, and these are our containers.
+    Exist(Vec<Container>, Instant),
     Engine(EngineEvent),
 }
 
@@ -85,6 +87,11 @@ impl Plane {
                 },
                 Some(news) = news.recv() => match news {
                     News::EngineUp(containers, listed_at) => self.settle(containers, listed_at).await,
+                    News::Exist(containers, listed_at) => {
+                        for (service, containers) in self.by_service(containers, []) {
+                            self.tell(service, Command::Exist { containers, listed_at }).await;
+                        }
+                    }
                     News::EngineDown => {
                         self.engine_up = false;
                         self.tell_all(|| Command::EngineDown).await;
@@ -125,21 +132,26 @@ impl Plane {
                 tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
             }
         }
-        let mut by_service: HashMap<ServiceId, Vec<Container>> = HashMap::new();
-        for service in self.service_ids().await {
-            by_service.entry(service).or_default();
-        }
-        for service in self.drivers.keys() {
-            by_service.entry(*service).or_default();
-        }
-        for container in containers {
-            by_service.entry(container.service).or_default().push(container);
-        }
+        let services = self.service_ids().await;
         self.engine_up = true;
-        for (service, containers) in by_service {
+        for (service, containers) in self.by_service(containers, services) {
             self.tell(service, Command::EngineUp { containers, listed_at }).await;
         }
         self.context.health.set(Dependency::Engine, None);
+    }
+
+    /// The containers of each service that has any, that has a driver, or that is among these.
+    fn by_service(
+        &self,
+        containers: Vec<Container>,
+        services: impl IntoIterator<Item = ServiceId>,
+    ) -> HashMap<ServiceId, Vec<Container>> {
+        let services = services.into_iter().chain(self.drivers.keys().copied());
+        let mut by_service: HashMap<_, Vec<_>> = services.map(|id| (id, Vec::new())).collect();
+        for container in containers {
+            by_service.entry(container.service).or_default().push(container);
+        }
+        by_service
     }
 
     async fn service_ids(&self) -> Vec<ServiceId> {
@@ -190,54 +202,112 @@ impl Plane {
     }
 }
 
-/// Follows the engine's events; when they end, waits for the engine to answer again. Events are
-/// subscribed to before the containers are listed, so that nothing falls between.
+/// Stays with the engine while it answers; then waits for it to answer again. Events are subscribed to
+/// before the containers are listed, so that nothing falls between.
 async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
     loop {
-        match look_at_engine(&context).await {
-            Ok((mut events, containers, listed_at)) => {
+        let began = Instant::now();
+        let why = match look_at_engine(&context).await {
+            Ok((events, containers, listed_at)) => {
                 tracing::info!(containers = containers.len(), "Docker Engine answers");
                 if news.send(News::EngineUp(containers, listed_at)).await.is_err() {
                     return;
                 }
-                let mut chores = std::pin::pin!(chores(&context));
-                let mut busy = true;
-                loop {
-                    tokio::select! {
-                        event = events.next() => match event {
-                            Some(event) => {
-                                if news.send(News::Engine(event)).await.is_err() {
-                                    return;
-                                }
-                            }
-                            None => break,
-                        },
-                        () = &mut chores, if busy => busy = false,
+                let Some(lost) = stay(&context, &news, events).await else { return };
+                match lost {
+                    Lost::Sight => {
+                        // One that ends each of them at once is not asked without a pause.
+                        tokio::time::sleep_until(began + limits::ENGINE_RETRY).await;
+                        continue;
                     }
+                    Lost::Answer(error) => error,
                 }
-                tracing::warn!("Docker Engine went away");
             }
+            Err(error) => error,
+        };
+        let problem = match why.kind() {
+            Kind::Unavailable => format!(
+                "{why}. Is it started, and does DOCKER_HOST name its address? Grid tries again every second."
+            ),
+            _ => why.to_string(),
+        };
+        if context.health.set(Dependency::Engine, Some(problem.clone())) {
+            tracing::warn!("{problem}");
+            if news.send(News::EngineDown).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(limits::ENGINE_RETRY).await;
+    }
+}
+
+/// How it was noticed that the engine may be away.
+enum Lost {
+    /// Its events ended, or an answer was lost, which is all that is known.
+    Sight,
+    /// It does not answer.
+    Answer(Error),
+}
+
+/// Passes the engine's events on and does what there is to do, while the engine answers. None when
+/// nobody listens any more.
+async fn stay(
+    context: &Context,
+    news: &mpsc::Sender<News>,
+    mut events: BoxStream<'static, EngineEvent>,
+) -> Option<Lost> {
+    let pass_on = async {
+        while let Some(event) = events.next().await {
+            news.send(News::Engine(event)).await.ok()?;
+        }
+        tracing::warn!("Docker Engine ended the stream of its events");
+        Some(Lost::Sight)
+    };
+    tokio::select! {
+        lost = pass_on => lost,
+        error = ping(context) => Some(Lost::Answer(error)),
+        lost = look_after(context, news) => lost,
+    }
+}
+
+/// Asks whether the engine is there until it is not.
+async fn ping(context: &Context) -> Error {
+    let mut missed = 0;
+    loop {
+        let pause = if missed == 0 { limits::ENGINE_PING_EVERY } else { limits::ENGINE_RETRY };
+        tokio::time::sleep(pause).await;
+        match context.engine.ping().await {
+            Ok(()) => missed = 0,
             Err(error) => {
-                let problem = match error.kind() {
-                    Kind::Unavailable => format!(
-                        "{error}. Is it started, and does DOCKER_HOST name its address? Grid tries again every second."
-                    ),
-                    _ => error.to_string(),
-                };
-                if context.health.set(Dependency::Engine, Some(problem.clone())) {
-                    tracing::warn!("{problem}");
-                    if news.send(News::EngineDown).await.is_err() {
-                        return;
-                    }
+                missed += 1;
+                if missed >= limits::ENGINE_PINGS_MISSED {
+                    return error;
                 }
-                tokio::time::sleep(limits::ENGINE_RETRY).await;
             }
         }
     }
 }
 
-/// What is done beside the daily work when the engine answers: the runner layers are made, and what a
-/// crash or an outage kept from being removed is, of invocations and of images.
+/// The chores, and a look at what exists, again and again. Ends when the engine gives no list: one that
+/// answers pings may well hang there, so it is looked at as a whole.
+async fn look_after(context: &Context, news: &mpsc::Sender<News>) -> Option<Lost> {
+    loop {
+        chores(context).await;
+        tokio::time::sleep(limits::ENGINE_LOOK_EVERY).await;
+        context.health.forget_failure();
+        let listed_at = Instant::now();
+        match context.engine.containers(&context.instance, None).await {
+            Ok(containers) => news.send(News::Exist(containers, listed_at)).await.ok()?,
+            Err(error) => {
+                tracing::warn!(%error, "the containers are not known");
+                return Some(Lost::Sight);
+            }
+        }
+    }
+}
+
+/// What is done beside the daily work while the engine answers: the runner layers are made, and what a
+/// crash, an outage or a lost answer kept from being removed is, of invocations and of images.
 async fn chores(context: &Context) {
     invoke::sweep(context).await;
     context.images.prepare(&context.health).await;
@@ -257,7 +327,7 @@ async fn chores(context: &Context) {
         Ok::<_, Error>(())
     };
     if let Err(error) = outcome.await {
-        tracing::warn!(%error, "images were not tidied up; the next start tries again");
+        tracing::warn!(%error, "images were not tidied up; it is tried again");
     }
 }
 
@@ -296,7 +366,7 @@ async fn meet_engine(context: &Context) -> Result<()> {
     Ok(())
 }
 
-type Look = (futures_util::stream::BoxStream<'static, EngineEvent>, Vec<Container>, Instant);
+type Look = (BoxStream<'static, EngineEvent>, Vec<Container>, Instant);
 
 async fn look_at_engine(context: &Context) -> Result<Look> {
     context.engine.ping().await?;

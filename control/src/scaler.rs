@@ -47,6 +47,8 @@ struct Owned {
     deployment: DeploymentId,
     /// When the engine was asked to start it, or when it was found.
     since: Instant,
+    /// The engine did not do its part in the start: what comes of it says nothing about the code.
+    disturbed: bool,
     candidate: Option<mpsc::Sender<Progress>>,
     /// Its place under the host's ceiling.
     _place: Option<OwnedSemaphorePermit>,
@@ -56,11 +58,15 @@ struct Driver {
     context: Arc<Context>,
     service: ServiceId,
     replicas: BTreeMap<ReplicaId, Owned>,
+    /// When replicas were removed, since the containers were listed last.
+    forgotten: BTreeMap<ReplicaId, Instant>,
     /// The deployment that serves.
     live: Option<DeploymentId>,
     /// The same with all that a start needs; read when it is first needed.
     starting: Option<Arc<Deployment>>,
     deploying: Option<(DeploymentId, AbortHandle)>,
+    /// How often that one was run since the engine answers.
+    runs: Option<(DeploymentId, u32)>,
     /// Starts of the live deployment that failed, one after another.
     failures: u32,
     /// No starts before this.
@@ -85,9 +91,11 @@ pub(crate) async fn drive(
         context,
         service,
         replicas: BTreeMap::new(),
+        forgotten: BTreeMap::new(),
         live: None,
         starting: None,
         deploying: None,
+        runs: None,
         failures: 0,
         wait_until: None,
         deploy_after: None,
@@ -138,9 +146,10 @@ impl Driver {
             Command::EngineDown => self.engine_up = false,
             Command::EngineUp { containers, listed_at } => {
                 self.engine_up = true;
-                (self.wait_until, self.deploy_after) = (None, None);
-                self.adopt(containers, listed_at);
+                (self.wait_until, self.deploy_after, self.runs) = (None, None, None);
+                self.adopt(containers, listed_at, false);
             }
+            Command::Exist { containers, listed_at } => self.adopt(containers, listed_at, true),
             Command::Retry => self.wait_until = None,
             Command::Died(replica) => self.feed(&replica, Event::Exited),
             Command::StartCandidate { deployment, progress } => {
@@ -154,7 +163,15 @@ impl Driver {
             Ok(Done::Launch(replica, Ok(()))) => self.feed(&replica, Event::Launched),
             Ok(Done::Launch(replica, Err(error))) => {
                 tracing::warn!(service = %self.service, %replica, %error, "a container did not start");
-                self.feed(&replica, Event::LaunchFailed(public_reason(&error)));
+                if let Some(owned) = self.replicas.get_mut(&replica) {
+                    owned.disturbed = error.kind() == Kind::Unavailable;
+                }
+                // Its call, or the time for that, tells what the engine does not.
+                let event = match error {
+                    Error::StartUnknown { .. } => Event::Launched,
+                    error => Event::LaunchFailed(public_reason(&error)),
+                };
+                self.feed(&replica, event);
             }
             Ok(Done::Removal(replica, Ok(()))) => self.feed(&replica, Event::Removed),
             Ok(Done::Removal(replica, Err(error))) => {
@@ -171,7 +188,10 @@ impl Driver {
                 match outcome {
                     deploy::Outcome::Settled => self.prune(),
                     deploy::Outcome::Interrupted => {
-                        self.deploy_after = Some(Instant::now() + limits::ENGINE_RETRY);
+                        let runs = self.runs.map_or(1, |(_, runs)| runs);
+                        let pause = limits::ENGINE_RETRY * 2u32.saturating_pow(runs.min(10) - 1);
+                        let pause = pause.min(limits::DEPLOYMENT_RUNS.1);
+                        self.deploy_after = Some(Instant::now() + pause);
                     }
                 }
             }
@@ -277,7 +297,10 @@ impl Driver {
             return Ok(());
         };
         let id = deployment.id;
-        let run = deploy::run(self.context.clone(), own, deployment);
+        let runs = self.runs.filter(|(known, _)| *known == id).map_or(1, |(_, runs)| runs + 1);
+        self.runs = Some((id, runs));
+        let last = runs >= limits::DEPLOYMENT_RUNS.0;
+        let run = deploy::run(self.context.clone(), own, deployment, last);
         let task = self.work.spawn(async move { Done::Deployment(id, run.await) });
         self.deploying = Some((id, task));
         Ok(())
@@ -339,7 +362,7 @@ impl Driver {
 /// What a waiting person may read of an internal error.
 fn public_reason(error: &Error) -> String {
     match error.kind() {
-        Kind::Unavailable => "The container engine does not answer.".to_owned(),
+        Kind::Unavailable => "The container engine did not do its part.".to_owned(),
         _ => error.to_string(),
     }
 }

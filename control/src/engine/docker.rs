@@ -97,7 +97,10 @@ impl Docker {
         let mut filters = of_instance(instance, None);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         filters.insert("event".to_owned(), vec!["die".to_owned()]);
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        // What is asked for here is on its way while the containers are already being listed.
+        let since = jiff::Timestamp::now().saturating_sub(limits::ENGINE_EVENTS_BACK);
+        let since = since.map(jiff::Timestamp::as_second).unwrap_or_default().to_string();
+        let options = EventsOptionsBuilder::default().filters(&filters).since(&since).build();
         Ok(follow(self.client()?.clone(), options))
     }
 }
@@ -148,7 +151,7 @@ fn died(message: &EventMessage) -> Option<EngineEvent> {
 #[async_trait]
 impl Engine for Docker {
     async fn ping(&self) -> Result<()> {
-        call("ping", "the engine", limits::ENGINE_CALL, self.client()?.ping()).await.map(|_| ())
+        call("ping", "the engine", limits::ENGINE_PING, self.client()?.ping()).await.map(|_| ())
     }
 
     async fn image_id(&self, image: &str) -> Result<Option<String>> {
@@ -297,14 +300,35 @@ async fn call_unless_gone<T>(
 
 fn failure(operation: &'static str, subject: &str, error: ClientError) -> Error {
     match error {
-        ClientError::DockerResponseServerError { message, .. } => {
-            Error::Engine { operation, subject: subject.to_owned(), reason: message }
+        ClientError::DockerResponseServerError { status_code, message: reason }
+            if status_code == 503 || is_passing(&reason) =>
+        {
+            Error::EngineUnsettled { operation, subject: subject.to_owned(), reason }
         }
-        ClientError::DockerStreamError { error } => {
-            Error::Engine { operation, subject: subject.to_owned(), reason: error }
+        ClientError::DockerStreamError { error: reason } if is_passing(&reason) => {
+            Error::EngineUnsettled { operation, subject: subject.to_owned(), reason }
+        }
+        ClientError::DockerResponseServerError { message: reason, .. }
+        | ClientError::DockerStreamError { error: reason } => {
+            Error::Engine { operation, subject: subject.to_owned(), reason }
         }
         other => Error::EngineAway { operation, reason: chain(&other) },
     }
+}
+
+/// Whether the engine's own words say that something it stands on is away, or that it is ending. Its
+/// status is 500 for that as for everything else.
+fn is_passing(message: &str) -> bool {
+    const SIGNS: [&str; 6] = [
+        "transport: Error while dialing", // containerd is away
+        "transport is closing",           // it has just gone
+        "error reading from server",      // the same, of newer engines
+        "ttrpc: closed",                  // the container's shim has
+        "context canceled",               // the engine ends
+        // It ends while it builds a runner layer. A function's image runs nothing.
+        "returned a non-zero code: 137",
+    ];
+    SIGNS.iter().any(|sign| message.contains(sign))
 }
 
 /// An error with its causes: hyper's own text alone says little.
@@ -327,4 +351,35 @@ fn of_instance(instance: &InstanceId, service: Option<ServiceId>) -> HashMap<Str
         labels.push(format!("{}={service}", label::SERVICE));
     }
     HashMap::from([("label".to_owned(), labels)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    /// What Docker Engine 20.10 really said.
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        let away = "connection error: desc = \"transport: Error while dialing dial unix \
+            /run/containerd/containerd.sock: connect: connection refused\": unavailable";
+        let kind = |status_code: u16, message: &str| {
+            let message = message.to_owned();
+            let error = ClientError::DockerResponseServerError { status_code, message };
+            failure("start container", "x", error).kind()
+        };
+        assert_eq!(kind(500, away), Kind::Unavailable);
+        assert_eq!(kind(503, "whatever"), Kind::Unavailable);
+        let build = |error: &str| {
+            let error = ClientError::DockerStreamError { error: error.to_owned() };
+            failure("build image", "x", error).kind()
+        };
+        assert_eq!(build(away), Kind::Unavailable);
+        assert_eq!(build("The command '/s' returned a non-zero code: 137"), Kind::Unavailable);
+        assert_eq!(build("The command '/s' returned a non-zero code: 1"), Kind::Failed);
+        let full = "Error processing tar file(exit status 1): write /function/index.js: no space left on device";
+        assert_eq!(build(full), Kind::Failed);
+        assert_eq!(kind(500, full), Kind::Failed);
+        assert_eq!(kind(400, "Unknown runtime specified x"), Kind::Failed);
+    }
 }

@@ -20,6 +20,14 @@ pub enum Command {
         /// What was started later is not among them.
         listed_at: Instant,
     },
+    /// The engine has answered all the time; these containers of the service exist. Those that the
+    /// driver does not know were made by calls whose answers were lost.
+    Exist {
+        /// All of them, also those that ended.
+        containers: Vec<Container>,
+        /// What was started later is not among them.
+        listed_at: Instant,
+    },
     /// What kept containers from being started is over.
     Retry,
     /// Nothing more is to be begun; what is on its way comes to its end.
@@ -44,4 +52,6 @@ pub enum Progress {
     Ready,
     /// It never will be.
     Failed(String),
+    /// It will not be, through no fault of the code: the engine did not do its part.
+    Interrupted(String),
 }

@@ -37,6 +37,7 @@ impl Driver {
                 machine: Machine::launching(self.context.settings.function_timeout),
                 deployment: deployment.id,
                 since: Instant::now(),
+                disturbed: false,
                 candidate,
                 _place: Some(place),
             },
@@ -48,8 +49,9 @@ impl Driver {
         });
     }
 
-    /// Takes over what the engine says exists of the service, and notices what does not.
-    pub(super) fn adopt(&mut self, containers: Vec<Container>, listed_at: Instant) {
+    /// Takes over what the engine says exists of the service, and notices what does not. With `strays`
+    /// what is not known is of no use, because whatever this process started is known to it.
+    pub(super) fn adopt(&mut self, containers: Vec<Container>, listed_at: Instant, strays: bool) {
         let drain = self.context.settings.function_timeout;
         let lost: Vec<_> = self
             .replicas
@@ -69,12 +71,14 @@ impl Driver {
                 let denied = &self.context.denied;
                 denied.assign(address, self.service, container.replica.clone());
             }
-            if self.replicas.contains_key(&container.replica) {
+            // One may have been removed while they were listed.
+            let removed = self.forgotten.get(&container.replica).is_some_and(|at| *at >= listed_at);
+            if removed || self.replicas.contains_key(&container.replica) {
                 continue;
             }
             let now = Instant::now();
             let (machine, place) = match self.context.replicas.clone().try_acquire_owned() {
-                Ok(place) if container.running => {
+                Ok(place) if container.running && !strays => {
                     let handed_over = self.context.settings.handed_over;
                     let found = if handed_over { Machine::handed_over } else { Machine::found };
                     (found(now, drain), Some(place))
@@ -90,16 +94,18 @@ impl Driver {
                     machine,
                     deployment: container.deployment,
                     since: now,
+                    disturbed: false,
                     candidate: None,
                     _place: place,
                 },
             );
-            if container.running {
+            if container.running && !strays {
                 self.context.logs.found(self.service, container.deployment, &id);
                 self.publish(&id, container.deployment);
             }
             self.act(&id, actions);
         }
+        self.forgotten.retain(|_, at| *at >= listed_at);
     }
 
     /// Makes an adopted replica known to the edge, which then listens for it.
@@ -142,7 +148,13 @@ impl Driver {
                     }
                 },
                 Action::TellFailed(reason) => match owned.candidate.take() {
-                    Some(candidate) => drop(candidate.try_send(Progress::Failed(reason))),
+                    Some(candidate) => {
+                        let told = match owned.disturbed {
+                            true => Progress::Interrupted(reason),
+                            false => Progress::Failed(reason),
+                        };
+                        drop(candidate.try_send(told));
+                    }
                     None => self.note_failure(&reason),
                 },
                 Action::Drain => {
@@ -164,6 +176,7 @@ impl Driver {
                     });
                 }
                 Action::Forget => {
+                    self.forgotten.insert(id.clone(), Instant::now());
                     let gone = self.replicas.remove(id);
                     if gone.is_some_and(|gone| Some(gone.deployment) != self.live) {
                         self.prune();

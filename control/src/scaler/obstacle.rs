@@ -10,6 +10,7 @@ use super::Driver;
 use crate::{
     error::Result,
     limits,
+    replica::Machine,
     service::{Deployment, Egress, Obstacle, ServiceView},
 };
 
@@ -39,7 +40,11 @@ impl Driver {
 
     /// What stands in the way now, and how long a client should wait.
     fn obstacle(&self) -> Option<(String, Duration)> {
-        if self.replicas.values().any(|owned| owned.machine.counts()) {
+        let machines = || self.replicas.values().map(|owned| &owned.machine);
+        // While the engine is away, one that it is to start is no help.
+        let helps =
+            |machine: &Machine| machine.counts() && (self.engine_up || machine.is_launched());
+        if machines().any(helps) {
             return None;
         }
         if !self.engine_up {

@@ -28,19 +28,20 @@ pub(super) async fn launch(
     let known = Replica::new(replica.clone(), deployment.service, deployment.id);
     context.store.put_replica(known).await?;
     let spec = container_spec(context, replica, deployment, network);
-    let started = match context.engine.start(&spec).await {
+    let started = match context.start(&spec).await {
         // Somebody removed the image behind our back.
         Err(Error::NotFound { what: "image", .. }) => {
             tracing::warn!(image = %spec.sandbox.image, "the image is gone; it is built again");
-            context.images.build(deployment, &mut |_| {}).await?;
+            context.build(deployment, &mut |_| {}).await?;
             context.engine.remove(&context.instance, replica).await?;
-            context.engine.start(&spec).await
+            context.start(&spec).await
         }
         outcome => outcome,
     };
-    let address = started?;
-    context.logs.started(deployment.service, deployment.id, replica);
-    if let Some(address) = address {
+    if matches!(started, Ok(_) | Err(Error::StartUnknown { .. })) {
+        context.logs.started(deployment.service, deployment.id, replica);
+    }
+    if let Some(address) = started? {
         context.denied.assign(address, deployment.service, replica.clone());
     }
     Ok(())

@@ -14,6 +14,7 @@ mod docker;
 mod edge;
 mod egress;
 mod engine;
+mod engine_faults;
 mod env;
 mod events;
 mod failing;

@@ -5,9 +5,9 @@ use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 use bollard::{
     errors::Error as ClientError,
     models::{
-        ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
-        HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-        ResourcesUlimits,
+        ContainerCreateBody, ContainerState, ContainerStateStatusEnum, ContainerSummary,
+        ContainerSummaryStateEnum, EndpointSettings, HealthConfig, HostConfig,
+        HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
@@ -25,6 +25,10 @@ use crate::{
     name::{InstanceId, ReplicaId, ServiceId},
 };
 
+/// How long after the loss of its answer a start may still be waiting for its turn in the engine. While
+/// it runs, the engine answers no inspection.
+const LATE_START: Duration = Duration::from_millis(500);
+
 impl Docker {
     pub(super) async fn start_container(&self, spec: &ContainerSpec) -> Result<Option<Ipv4Addr>> {
         let name = container_name(&spec.instance, &spec.replica);
@@ -32,7 +36,14 @@ impl Docker {
         let Some(attachment) = &spec.sandbox.network else { return Ok(None) };
         let inspect = self.client()?.inspect_container(&name, None::<InspectContainerOptions>);
         // One that has ended meanwhile has no address, and needs none.
-        let found = call_unless_gone("inspect container", &name, inspect).await?;
+        let found = match call_unless_gone("inspect container", &name, inspect).await {
+            Ok(found) => found,
+            // It runs, which is what was asked for. The next list of containers has its address.
+            Err(error) => {
+                tracing::debug!(container = %name, %error, "the address is not known yet");
+                None
+            }
+        };
         let networks = found.and_then(|found| found.network_settings?.networks);
         Ok(networks.as_ref().and_then(|networks| address(networks.get(&attachment.network)?)))
     }
@@ -51,7 +62,44 @@ impl Docker {
             .await?
             .ok_or(Error::NotFound { what: "image", id: image })?;
         let start = self.client()?.start_container(name, None::<StartContainerOptions>);
-        call("start container", name, limits::ENGINE_CALL, start).await
+        match call_unless_gone("start container", name, start).await {
+            Ok(Some(())) => Ok(()),
+            // The container, or the network that it was to have: somebody was at work here.
+            Ok(None) => Err(Error::Busy(format!(
+                "{name} or its network was removed while it was being started"
+            ))),
+            // It may run by now, and be at work: then to call this a failure would end it in the
+            // middle of somebody's request.
+            Err(error @ Error::EngineAway { .. }) => match self.runs_after_all(name).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(error),
+                Err(_) => {
+                    Err(Error::StartUnknown { subject: name.to_owned(), reason: error.to_string() })
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a container runs whose start was not answered.
+    async fn runs_after_all(&self, name: &str) -> Result<bool> {
+        for pause in [Duration::ZERO, LATE_START] {
+            tokio::time::sleep(pause).await;
+            let state = self.inspect(name).await?;
+            match state {
+                Some(state) if state.running == Some(true) => return Ok(true),
+                Some(state) if state.status == Some(ContainerStateStatusEnum::CREATED) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The state of a container, if there is one.
+    async fn inspect(&self, name: &str) -> Result<Option<ContainerState>> {
+        let inspect = self.client()?.inspect_container(name, None::<InspectContainerOptions>);
+        let found = call_unless_gone("inspect container", name, inspect).await?;
+        Ok(found.and_then(|container| container.state))
     }
 
     pub(super) async fn kill_container(
@@ -97,10 +145,7 @@ impl Docker {
             let mut end = self.client()?.wait_container(&name, None::<WaitContainerOptions>);
             let _ = tokio::time::timeout(within, end.next()).await;
         }
-        let inspect = self.client()?.inspect_container(&name, None::<InspectContainerOptions>);
-        let state = call_unless_gone("inspect container", &name, inspect)
-            .await?
-            .and_then(|container| container.state);
+        let state = self.inspect(&name).await?;
         Ok(state.filter(|state| state.running != Some(true)).map(|state| Exit {
             out_of_memory: state.oom_killed.unwrap_or(false),
             code: state.exit_code.unwrap_or(0),

@@ -14,10 +14,10 @@ use bollard::{
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::{Docker, call, call_unless_gone, of_instance};
+use super::{Docker, call, call_unless_gone, failure, of_instance};
 use crate::{
     engine::{Image, Labels, label},
-    error::Result,
+    error::{Error, Result},
     limits,
     name::{InstanceId, ServiceId},
 };
@@ -77,7 +77,16 @@ impl Docker {
             }
             Ok(())
         };
-        call("build image", tag, limits::BUILD, follow).await
+        match tokio::time::timeout(limits::BUILD, follow).await {
+            Ok(outcome) => outcome.map_err(|error| failure("build image", tag, error)),
+            // An engine that hangs is noticed long before: it is this build that does not end, and
+            // it would not the next time.
+            Err(_) => Err(Error::Engine {
+                operation: "build image",
+                subject: tag.to_owned(),
+                reason: format!("not at its end after {} s", limits::BUILD.as_secs()),
+            }),
+        }
     }
 
     pub(super) async fn list_images(

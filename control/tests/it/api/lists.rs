@@ -92,7 +92,7 @@ async fn probes_need_no_token() {
         grid.health.set(dependency, None);
     }
     let mut checks = json!({
-        "engine": "ok", "firewall": "ok", "images": "ok", "resolver": "ok", "store": "ok"
+        "containers": "ok", "engine": "ok", "firewall": "ok", "images": "ok", "resolver": "ok", "store": "ok"
     });
     probe("/readyz").await.is(200, &json!({"status": "ok", "checks": checks}));
     grid.health.set(Dependency::Engine, Some("Docker Engine does not answer".to_owned()));
