@@ -23,7 +23,11 @@ use crate::{
     health::Dependency,
     invoke, limits,
     name::ServiceId,
-    scaler::{self, command::Command},
+    rounds::Rounds,
+    scaler::{
+        self,
+        command::{Command, Listed},
+    },
     store::Change,
 };
 
@@ -65,6 +69,8 @@ struct Plane {
 enum News {
     /// The engine answers (again), and these are our containers.
     EngineUp(Vec<Container>, Instant),
+    /// These are our containers, while the engine goes on to answer.
+    Listed(Vec<Container>, Instant),
     EngineDown,
     Engine(EngineEvent),
 }
@@ -76,6 +82,7 @@ impl Plane {
         let mut gate = self.context.gate.watch();
         let mut watcher = JoinSet::new();
         watcher.spawn(watch_engine(self.context.clone(), sender));
+        let mut rounds = Rounds::default();
         loop {
             tokio::select! {
                 hint = hints.recv() => match hint {
@@ -83,8 +90,15 @@ impl Plane {
                     Ok(Change::Everything) | Err(RecvError::Lagged(_)) => self.nudge_all().await,
                     Err(RecvError::Closed) => return,
                 },
+                () = rounds.due() => match rounds.next_one() {
+                    Some(service) => self.nudge(service),
+                    None => rounds.begin(self.all_services().await),
+                },
                 Some(news) = news.recv() => match news {
                     News::EngineUp(containers, listed_at) => self.settle(containers, listed_at).await,
+                    News::Listed(containers, listed_at) => {
+                        self.share_out(containers, listed_at, Command::Listed).await;
+                    }
                     News::EngineDown => {
                         self.engine_up = false;
                         self.tell_all(|| Command::EngineDown).await;
@@ -115,7 +129,7 @@ impl Plane {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Gives each service the containers that exist of it, also the services that are gone.
+    /// The engine answers: what exists is taken over.
     async fn settle(&mut self, containers: Vec<Container>, listed_at: Instant) {
         if !std::mem::replace(&mut self.swept, true) {
             let found: HashSet<_> = containers.iter().map(|c| &c.replica).collect();
@@ -125,21 +139,29 @@ impl Plane {
                 tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
             }
         }
+        self.share_out(containers, listed_at, Command::EngineUp).await;
+        // Not before: a driver that is made while the engine answers takes all containers for known.
+        self.engine_up = true;
+        self.context.health.set(Dependency::Engine, None);
+    }
+
+    /// Gives each service the containers that exist of it, also the services that are gone.
+    async fn share_out(
+        &mut self,
+        containers: Vec<Container>,
+        at: Instant,
+        command: impl Fn(Listed) -> Command,
+    ) {
         let mut by_service: HashMap<ServiceId, Vec<Container>> = HashMap::new();
-        for service in self.service_ids().await {
+        for service in self.all_services().await {
             by_service.entry(service).or_default();
-        }
-        for service in self.drivers.keys() {
-            by_service.entry(*service).or_default();
         }
         for container in containers {
             by_service.entry(container.service).or_default().push(container);
         }
-        self.engine_up = true;
         for (service, containers) in by_service {
-            self.tell(service, Command::EngineUp { containers, listed_at }).await;
+            self.tell(service, command(Listed { containers, at })).await;
         }
-        self.context.health.set(Dependency::Engine, None);
     }
 
     async fn service_ids(&self) -> Vec<ServiceId> {
@@ -152,8 +174,13 @@ impl Plane {
         }
     }
 
+    /// Those that the store has, and those of which something may be left.
+    async fn all_services(&self) -> BTreeSet<ServiceId> {
+        self.service_ids().await.into_iter().chain(self.drivers.keys().copied()).collect()
+    }
+
     async fn nudge_all(&mut self) {
-        for service in self.service_ids().await {
+        for service in self.all_services().await {
             self.nudge(service);
         }
     }
@@ -202,6 +229,7 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
                 }
                 let mut chores = std::pin::pin!(chores(&context));
                 let mut busy = true;
+                let mut list_at = listed_at + limits::ENGINE_LIST;
                 loop {
                     tokio::select! {
                         event = events.next() => match event {
@@ -213,6 +241,17 @@ async fn watch_engine(context: Arc<Context>, news: mpsc::Sender<News>) {
                             None => break,
                         },
                         () = &mut chores, if busy => busy = false,
+                        () = tokio::time::sleep_until(list_at) => {
+                            let listed_at = Instant::now();
+                            list_at = listed_at + limits::ENGINE_LIST;
+                            // Why it cannot be read is told by whoever needs it.
+                            let list = context.engine.containers(&context.instance, None);
+                            if let Ok(containers) = list.await
+                                && news.send(News::Listed(containers, listed_at)).await.is_err()
+                            {
+                                return;
+                            }
+                        }
                     }
                 }
                 tracing::warn!("Docker Engine went away");
