@@ -26,6 +26,7 @@ pub mod plane;
 pub mod replica;
 pub mod resolver;
 pub mod rotation;
+pub mod rounds;
 pub mod run_dir;
 pub mod runtime;
 mod sandbox;

@@ -190,6 +190,14 @@ pub const API_END: Duration = Duration::from_secs(5);
 pub const HEALTH_ANSWER: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to start a replica that does not become ready.
 pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// How long a round over all services takes, in which each is looked at without a notice: one that got
+/// lost is made up for within twice this time. Less than `START`, so that it costs no container.
+pub const ROUND: Duration = Duration::from_secs(15);
+/// First and longest pause before a service is looked at again when the store failed.
+pub const STORE_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(250), Duration::from_secs(5));
+/// How long it is remembered which replicas must not be used again, when the store does not know them.
+pub const GONE_REMEMBERED: Duration = Duration::from_secs(15 * 60);
 /// Pause between attempts to reach Docker Engine.
 pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
 /// How long the start of a container waits for the firewall.

@@ -23,7 +23,11 @@ use crate::{
     health::Dependency,
     invoke, limits,
     name::ServiceId,
-    scaler::{self, command::Command},
+    rounds::Rounds,
+    scaler::{
+        self,
+        command::{Command, Listed},
+    },
     store::Change,
 };
 
@@ -65,9 +69,9 @@ struct Plane {
 enum News {
     /// The engine answers (again), and these are our containers.
     EngineUp(Vec<Container>, Instant),
+    /// These are our containers, while the engine goes on to answer.
+    Listed(Vec<Container>, Instant),
     EngineDown,
-    /// It has answered all the time, and these are our containers.
-    Exist(Vec<Container>, Instant),
     Engine(EngineEvent),
 }
 
@@ -78,6 +82,7 @@ impl Plane {
         let mut gate = self.context.gate.watch();
         let mut watcher = JoinSet::new();
         watcher.spawn(watch_engine(self.context.clone(), sender));
+        let mut rounds = Rounds::default();
         loop {
             tokio::select! {
                 hint = hints.recv() => match hint {
@@ -85,12 +90,14 @@ impl Plane {
                     Ok(Change::Everything) | Err(RecvError::Lagged(_)) => self.nudge_all().await,
                     Err(RecvError::Closed) => return,
                 },
+                () = rounds.due() => match rounds.next_one() {
+                    Some(service) => self.nudge(service),
+                    None => rounds.begin(self.all_services().await),
+                },
                 Some(news) = news.recv() => match news {
                     News::EngineUp(containers, listed_at) => self.settle(containers, listed_at).await,
-                    News::Exist(containers, listed_at) => {
-                        for (service, containers) in self.by_service(containers, []) {
-                            self.tell(service, Command::Exist { containers, listed_at }).await;
-                        }
+                    News::Listed(containers, listed_at) => {
+                        self.share_out(containers, listed_at, Command::Listed).await;
                     }
                     News::EngineDown => {
                         self.engine_up = false;
@@ -122,7 +129,7 @@ impl Plane {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Gives each service the containers that exist of it, also the services that are gone.
+    /// The engine answers: what exists is taken over.
     async fn settle(&mut self, containers: Vec<Container>, listed_at: Instant) {
         if !std::mem::replace(&mut self.swept, true) {
             let found: HashSet<_> = containers.iter().map(|c| &c.replica).collect();
@@ -132,26 +139,29 @@ impl Plane {
                 tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
             }
         }
-        let services = self.service_ids().await;
+        self.share_out(containers, listed_at, Command::EngineUp).await;
+        // Not before: a driver that is made while the engine answers takes all containers for known.
         self.engine_up = true;
-        for (service, containers) in self.by_service(containers, services) {
-            self.tell(service, Command::EngineUp { containers, listed_at }).await;
-        }
         self.context.health.set(Dependency::Engine, None);
     }
 
-    /// The containers of each service that has any, that has a driver, or that is among these.
-    fn by_service(
-        &self,
+    /// Gives each service the containers that exist of it, also the services that are gone.
+    async fn share_out(
+        &mut self,
         containers: Vec<Container>,
-        services: impl IntoIterator<Item = ServiceId>,
-    ) -> HashMap<ServiceId, Vec<Container>> {
-        let services = services.into_iter().chain(self.drivers.keys().copied());
-        let mut by_service: HashMap<_, Vec<_>> = services.map(|id| (id, Vec::new())).collect();
+        at: Instant,
+        command: impl Fn(Listed) -> Command,
+    ) {
+        let mut by_service: HashMap<ServiceId, Vec<Container>> = HashMap::new();
+        for service in self.all_services().await {
+            by_service.entry(service).or_default();
+        }
         for container in containers {
             by_service.entry(container.service).or_default().push(container);
         }
-        by_service
+        for (service, containers) in by_service {
+            self.tell(service, command(Listed { containers, at })).await;
+        }
     }
 
     async fn service_ids(&self) -> Vec<ServiceId> {
@@ -164,8 +174,13 @@ impl Plane {
         }
     }
 
+    /// Those that the store has, and those of which something may be left.
+    async fn all_services(&self) -> BTreeSet<ServiceId> {
+        self.service_ids().await.into_iter().chain(self.drivers.keys().copied()).collect()
+    }
+
     async fn nudge_all(&mut self) {
-        for service in self.service_ids().await {
+        for service in self.all_services().await {
             self.nudge(service);
         }
     }
@@ -297,7 +312,7 @@ async fn look_after(context: &Context, news: &mpsc::Sender<News>) -> Option<Lost
         context.health.forget_failure();
         let listed_at = Instant::now();
         match context.engine.containers(&context.instance, None).await {
-            Ok(containers) => news.send(News::Exist(containers, listed_at)).await.ok()?,
+            Ok(containers) => news.send(News::Listed(containers, listed_at)).await.ok()?,
             Err(error) => {
                 tracing::warn!(%error, "the containers are not known");
                 return Some(Lost::Sight);

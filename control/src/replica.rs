@@ -136,6 +136,19 @@ impl Machine {
         self.state == State::Serving
     }
 
+    /// Whether it is to finish what it has and go.
+    pub fn drains(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
+    /// Gives a container that has not called yet its whole time again: what it did in the time before
+    /// could not be seen.
+    pub fn excuse(&mut self, now: Instant) {
+        if let State::Waiting { until } | State::Found { until, .. } = &mut self.state {
+            *until = (*until).max(now + limits::START);
+        }
+    }
+
     /// Whether its container should exist in the engine.
     pub fn is_launched(&self) -> bool {
         matches!(

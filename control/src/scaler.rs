@@ -31,7 +31,8 @@ use crate::{
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
     replica::{Event, Machine},
-    service::{Deployment, ServiceView},
+    rounds::jittered,
+    service::{Deployment, Phase, ServiceView, Wish},
 };
 
 /// What a driver's own tasks came to.
@@ -50,6 +51,8 @@ struct Owned {
     /// The engine did not do its part in the start: what comes of it says nothing about the code.
     disturbed: bool,
     candidate: Option<mpsc::Sender<Progress>>,
+    /// Its start failed because the store was away.
+    excused: bool,
     /// Its place under the host's ceiling.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -74,6 +77,14 @@ struct Driver {
     /// No deployment before this. Apart from the starts: a new version may be what mends them.
     deploy_after: Option<Instant>,
     engine_up: bool,
+    /// The engine has said which containers there are: every one that exists is known here.
+    listed: bool,
+    /// The store did not say what the edge saw.
+    blind: bool,
+    /// Looks that failed, one after another.
+    lapses: u32,
+    /// Look again then, without being told to.
+    look_again: Option<Instant>,
     /// The service is deleted and its images and logs are gone.
     swept: bool,
     work: JoinSet<Done>,
@@ -100,6 +111,10 @@ pub(crate) async fn drive(
         wait_until: None,
         deploy_after: None,
         engine_up,
+        listed: engine_up,
+        blind: false,
+        lapses: 0,
+        look_again: None,
         swept: false,
         work: JoinSet::new(),
     };
@@ -125,11 +140,8 @@ pub(crate) async fn drive(
         }
         match driver.look(&own).await {
             Ok(true) => return service,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(%service, %error, "looking after the service failed; again in 1 s");
-                driver.deploy_after = Some(Instant::now() + limits::ENGINE_RETRY);
-            }
+            Ok(false) => driver.lapses = 0,
+            Err(error) => driver.note_lapse(&error),
         }
     }
 }
@@ -137,19 +149,20 @@ pub(crate) async fn drive(
 impl Driver {
     fn next_deadline(&self) -> Option<Instant> {
         let ticks = self.replicas.values().filter_map(|owned| owned.machine.next_tick());
-        ticks.chain(self.wait_until).chain(self.deploy_after).min()
+        let pauses = [self.wait_until, self.deploy_after, self.look_again];
+        ticks.chain(pauses.into_iter().flatten()).min()
     }
 
     fn take(&mut self, command: Command) {
         match command {
             Command::Look | Command::End => {}
             Command::EngineDown => self.engine_up = false,
-            Command::EngineUp { containers, listed_at } => {
+            Command::EngineUp(listed) => {
                 self.engine_up = true;
                 (self.wait_until, self.deploy_after, self.runs) = (None, None, None);
-                self.adopt(containers, listed_at, false);
+                self.adopt(listed);
             }
-            Command::Exist { containers, listed_at } => self.adopt(containers, listed_at, true),
+            Command::Listed(listed) => self.adopt(listed),
             Command::Retry => self.wait_until = None,
             Command::Died(replica) => self.feed(&replica, Event::Exited),
             Command::StartCandidate { deployment, progress } => {
@@ -165,6 +178,7 @@ impl Driver {
                 tracing::warn!(service = %self.service, %replica, %error, "a container did not start");
                 if let Some(owned) = self.replicas.get_mut(&replica) {
                     owned.disturbed = error.kind() == Kind::Unavailable;
+                    owned.excused = matches!(error, Error::Store { .. });
                 }
                 // Its call, or the time for that, tells what the engine does not.
                 let event = match error {
@@ -208,10 +222,14 @@ impl Driver {
     /// Compares what is with what should be, and acts. True when nothing is left to look after.
     async fn look(&mut self, own: &mpsc::WeakSender<Command>) -> Result<bool> {
         let now = Instant::now();
-        let view = self.context.store.view(self.service).await?;
+        let view =
+            self.context.store.view(self.service).await.inspect_err(|_| self.blind = true)?;
+        if std::mem::take(&mut self.blind) {
+            self.replicas.values_mut().for_each(|owned| owned.machine.excuse(now));
+        }
         self.take_reports(&view, now);
         self.note_live(&view);
-        for pause in [&mut self.wait_until, &mut self.deploy_after] {
+        for pause in [&mut self.wait_until, &mut self.deploy_after, &mut self.look_again] {
             if pause.is_some_and(|until| now >= until) {
                 *pause = None;
             }
@@ -220,13 +238,27 @@ impl Driver {
         for replica in &plan.retire {
             self.feed(replica, Event::Retire);
         }
+        let told = self.reconcile(&view).await;
         if view.route.is_none() {
-            return Ok(self.wind_down());
+            return told.map(|()| self.wind_down(&view));
         }
-        self.start(&plan).await?;
-        self.continue_deployment(own).await?;
-        self.tell_obstacle(&view).await?;
-        Ok(false)
+        // What failed is tried again with the next look, and keeps nothing else from being done.
+        let started = self.start(&plan).await;
+        let continued = self.continue_deployment(&view, own).await;
+        let obstacle = self.tell_obstacle(&view).await;
+        told.and(started).and(continued).and(obstacle).map(|()| false)
+    }
+
+    /// The store failed: the same again after a pause that grows.
+    fn note_lapse(&mut self, error: &Error) {
+        let service = self.service;
+        if self.lapses == 0 {
+            tracing::error!(%service, %error, "looking after the service failed; it is tried again");
+        }
+        let (first, longest) = limits::STORE_BACKOFF;
+        let pause = (first * 2u32.pow(self.lapses.min(10))).min(longest);
+        self.lapses = self.lapses.saturating_add(1);
+        self.look_again = Some(Instant::now() + jittered(pause));
     }
 
     fn take_reports(&mut self, view: &ServiceView, now: Instant) {
@@ -234,6 +266,10 @@ impl Driver {
         for replica in &view.replicas {
             if let Some(seen) = replica.seen.clone() {
                 events.push_back((replica.id.clone(), Event::Seen(seen)));
+            }
+            // The edge gives it nothing more, whoever has wished so: perhaps a process before this one.
+            if replica.wish == Wish::Drain {
+                events.push_back((replica.id.clone(), Event::Retire));
             }
         }
         for (id, owned) in &self.replicas {
@@ -285,8 +321,14 @@ impl Driver {
         }
     }
 
-    async fn continue_deployment(&mut self, own: &mpsc::WeakSender<Command>) -> Result<()> {
-        if self.deploying.is_some() || self.deploy_after.is_some() || !self.engine_up {
+    async fn continue_deployment(
+        &mut self,
+        view: &ServiceView,
+        own: &mpsc::WeakSender<Command>,
+    ) -> Result<()> {
+        let settled = view.latest_phase.is_some_and(Phase::is_settled);
+        let busy = self.deploying.is_some() || self.deploy_after.is_some();
+        if settled || busy || !self.engine_up {
             return Ok(());
         }
         let now = Timestamp::now();
@@ -307,11 +349,15 @@ impl Driver {
     }
 
     /// The service is deleted: ends everything that is left. True when nothing is.
-    fn wind_down(&mut self) -> bool {
+    fn wind_down(&mut self, view: &ServiceView) -> bool {
         if let Some((_, task)) = self.deploying.take() {
             task.abort();
         }
         if !self.replicas.is_empty() || !self.work.is_empty() {
+            return false;
+        }
+        if !view.replicas.is_empty() {
+            self.look_again = Some(Instant::now() + limits::STORE_BACKOFF.0);
             return false;
         }
         if !self.swept {
@@ -362,7 +408,7 @@ impl Driver {
 /// What a waiting person may read of an internal error.
 fn public_reason(error: &Error) -> String {
     match error.kind() {
-        Kind::Unavailable => "The container engine did not do its part.".to_owned(),
+        Kind::Unavailable => "Something that the platform needs did not do its part.".to_owned(),
         _ => error.to_string(),
     }
 }

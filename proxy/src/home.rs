@@ -10,17 +10,18 @@ use std::{
 
 use control::{
     environment::Environment,
-    error::Result,
+    error::{Kind, Result},
     limits,
     mask::Mask,
     name::{DeploymentId, ReplicaId, ServiceId},
+    rounds::jittered,
     secret::Keyring,
     service::{GoneCause, Seen},
     store::Store,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::SocketAddr},
     time::Instant,
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Home {
     pub(crate) pool: Arc<Pool>,
     /// After so long without a request control is told that the replica is idle.
     pub(crate) idle_after: Duration,
+    /// How long its call is waited for, when control does not wait for it because it has called before.
+    pub(crate) call_within: Option<Duration>,
     /// Where its environment variables are,
     pub(crate) store: Arc<dyn Store>,
     /// and what opens them.
@@ -52,9 +55,11 @@ impl Home {
     /// Serves one replica from its call to its end.
     pub(crate) async fn keep(self, listener: UnixListener) {
         // What it is to be given is read while its container starts.
-        let (call, environment) = tokio::join!(listener.accept(), self.environment());
-        let Ok((stream, _)) = call else {
-            return self.pool.report(&self.replica, gone(GoneCause::Closed));
+        let (call, environment) = tokio::join!(self.call(&listener), self.environment());
+        let stream = match call {
+            Some(Ok((stream, _))) => stream,
+            Some(Err(_)) => return self.pool.report(&self.replica, gone(GoneCause::Closed)),
+            None => return self.pool.report(&self.replica, gone(GoneCause::Unresponsive)),
         };
         let hangup = match watch_hangup(&stream) {
             Ok(hangup) => hangup,
@@ -89,9 +94,26 @@ impl Home {
         }
     }
 
+    /// None when it does not come in time.
+    async fn call(&self, listener: &UnixListener) -> Option<io::Result<(UnixStream, SocketAddr)>> {
+        match self.call_within {
+            Some(within) => tokio::time::timeout(within, listener.accept()).await.ok(),
+            None => Some(listener.accept().await),
+        }
+    }
+
+    /// A store that is away is waited for: control ends what takes too long.
     async fn environment(&self) -> Result<Environment> {
         let (service, id) = (self.service, self.deployment);
-        Environment::of_deployment(&*self.store, &self.keyring, service, id).await?
+        loop {
+            match Environment::of_deployment(&*self.store, &self.keyring, service, id).await {
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    tracing::warn!(replica = %self.replica, %error, "its environment is awaited");
+                    tokio::time::sleep(jittered(limits::STORE_BACKOFF.0)).await;
+                }
+                outcome => return outcome?,
+            }
+        }
     }
 
     /// Hands a replica its environment over and has it load its code.

@@ -30,6 +30,8 @@ mod keys;
 mod link;
 mod listen;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod observe;
 mod origin;
 mod pool;

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use control::{
     config::Config,
     health::{Dependency, Health},
+    limits,
     run_dir::RunDir,
     secret::Keyring,
     store::Store,
@@ -130,6 +131,7 @@ impl EdgeService {
             health: world.health,
             queue_length: config.queue_length,
             idle_after: config.idle,
+            call_within: config.function_timeout + limits::START,
             metrics: observer.metrics.clone(),
             known: Step::default(),
             stages: stages.clone(),

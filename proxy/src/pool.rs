@@ -3,6 +3,7 @@
 //! store. What control has to know goes out as [`Note`]s.
 
 mod census;
+mod said;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,7 +13,7 @@ use std::{
 
 use control::{
     name::{DeploymentId, ReplicaId, ServiceId},
-    service::{GoneCause, Obstacle, Seen, ServiceView, Wish},
+    service::{GoneCause, Obstacle, Replica, Seen, ServiceView, Wish},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 pub(crate) use self::census::Census;
+use self::said::Said;
 use crate::{link::Link, metrics::Stats};
 
 /// Something that control has to know.
@@ -70,6 +72,10 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Result<Grant, Refusal>>>,
     /// The demand that control knows of.
     told: u32,
+    /// What control knows of the replicas.
+    said: Said,
+    /// Notes that are on their way to the store.
+    underway: usize,
 }
 
 struct Member {
@@ -79,6 +85,8 @@ struct Member {
     link: Option<Link>,
     free_since: Instant,
     told_idle: bool,
+    /// Its connection is taken for a health check, which is no work.
+    checked: bool,
 }
 
 /// A replica's connection on its way to a request.
@@ -148,7 +156,7 @@ impl Pool {
         let demand = state.demand();
         if demand > state.told {
             state.told = demand;
-            self.note(Note::Demand { service: self.service, demand });
+            self.note(&mut state, Note::Demand { service: self.service, demand });
         }
         let live = state.live;
         let asleep = !state.members.values().any(|m| Some(m.deployment) == live);
@@ -167,6 +175,7 @@ impl Pool {
             link: None,
             free_since: Instant::now(),
             told_idle: false,
+            checked: false,
         };
         state.members.insert(id.clone(), member);
         self.settle(&mut state, Grant { replica: id.clone(), link }, Instant::now());
@@ -200,6 +209,7 @@ impl Pool {
         let mut state = self.state.lock();
         let member = state.members.get_mut(id)?;
         let (link, since) = (member.link.take()?, member.free_since);
+        member.checked = true;
         state.free.retain(|free| free != id);
         let mut lease = self.lease(Grant { replica: id.clone(), link });
         lease.rested_since = Some(since);
@@ -228,6 +238,12 @@ impl Pool {
         self.note_seen(&mut self.state.lock(), id, seen);
     }
 
+    /// The replicas to which there is a connection.
+    #[cfg(test)]
+    pub(crate) fn connected<C: FromIterator<ReplicaId>>(&self) -> C {
+        self.state.lock().members.keys().cloned().collect()
+    }
+
     /// Takes over what the store says: which deployment is live, who has to go, what stands in the
     /// way. The switch from one deployment to the next is this one step.
     pub(crate) fn apply(self: &Arc<Self>, view: &ServiceView) {
@@ -238,12 +254,19 @@ impl Pool {
 
         let members: Vec<ReplicaId> = state.members.keys().cloned().collect();
         for id in members {
-            match view.replicas.iter().find(|replica| replica.id == id).map(|r| r.wish) {
-                Some(Wish::Serve) => {}
-                Some(Wish::Drain) => self.drain(&mut state, &id),
-                None => {
+            match view.replicas.iter().find(|replica| replica.id == id) {
+                // Another process gave it up.
+                Some(Replica { seen: Some(Seen::Gone { .. }), .. }) => {
                     state.members.remove(&id);
                 }
+                Some(Replica { wish: Wish::Serve, .. }) => {}
+                Some(Replica { wish: Wish::Drain, .. }) => self.drain(&mut state, &id),
+                None if state.deleted => {
+                    state.members.remove(&id);
+                }
+                // Control ends a container before it forgets it, and its connection ends with it. So
+                // the store has lost this one, and control puts it there again.
+                None => {}
             }
         }
         state.rebuild_free();
@@ -253,6 +276,36 @@ impl Pool {
             self.hand_over(&mut state, grant);
         }
         self.refuse_waiting(&mut state);
+        self.say_again(&mut state, view);
+    }
+
+    /// Tells control again what it should know by now and does not: the store has lost it, or was away
+    /// when it was told.
+    fn say_again(&self, state: &mut State, view: &ServiceView) {
+        if state.underway > 0 || state.deleted {
+            return; // what was read is older than what was said, or is not for long
+        }
+        for (replica, seen) in state.said.missing_in(view) {
+            self.note_seen(state, &replica, seen);
+        }
+        if state.underway == 0 && view.demand != state.told {
+            state.told = state.demand();
+            self.note(state, Note::Demand { service: self.service, demand: state.told });
+        }
+        let members = &state.members;
+        state.said.forget_all_but(view, |id| members.contains_key(id), Instant::now());
+    }
+
+    /// A note has reached the store, or has failed to.
+    pub(crate) fn arrived(&self) {
+        let mut state = self.state.lock();
+        state.underway = state.underway.saturating_sub(1);
+    }
+
+    /// Whether a replica was given up, or a connection to it is open.
+    pub(crate) fn knows(&self, id: &ReplicaId) -> bool {
+        let state = self.state.lock();
+        state.members.contains_key(id) || state.said.is_gone(id)
     }
 
     fn refuse_waiting(&self, state: &mut State) {
@@ -268,7 +321,7 @@ impl Pool {
             let _ = waiting.send(Err(refusal.clone()));
         }
         state.told = state.demand();
-        self.note(Note::Demand { service: self.service, demand: state.told });
+        self.note(state, Note::Demand { service: self.service, demand: state.told });
     }
 
     fn drain(&self, state: &mut State, id: &ReplicaId) {
@@ -284,10 +337,16 @@ impl Pool {
             let replica = state.free.pop()?;
             let Some(member) = state.members.get_mut(&replica) else { continue };
             let Some(link) = member.link.take() else { continue };
-            if std::mem::take(&mut member.told_idle) {
-                self.note_seen(state, &replica, Seen::Ready);
-            }
+            self.note_work(state, &replica);
             return Some(Grant { replica, link });
+        }
+    }
+
+    /// A replica that control takes for idle has work.
+    fn note_work(&self, state: &mut State, id: &ReplicaId) {
+        let member = state.members.get_mut(id);
+        if member.is_some_and(|member| std::mem::take(&mut member.told_idle)) {
+            self.note_seen(state, id, Seen::Ready);
         }
     }
 
@@ -296,6 +355,7 @@ impl Pool {
         let live = state.live;
         let Some(member) = state.members.get_mut(&grant.replica) else { return };
         member.free_since = since;
+        member.checked = false;
         if member.draining {
             self.remove(state, &grant.replica, GoneCause::Drained);
         } else if Some(member.deployment) == live {
@@ -307,12 +367,12 @@ impl Pool {
 
     /// Gives a replica of the live deployment to the longest waiting request, or to rest.
     fn hand_over(&self, state: &mut State, grant: Grant) {
-        let mut grant = grant;
+        let (id, mut grant) = (grant.replica.clone(), grant);
         while let Some(waiting) = state.waiting.pop_front() {
             match waiting.send(Ok(grant)) {
                 // That request has gone; its place is empty.
                 Err(Ok(back)) => grant = back,
-                _ => return,
+                _ => return self.note_work(state, &id),
             }
         }
         if let Some(member) = state.members.get_mut(&grant.replica) {
@@ -343,11 +403,13 @@ impl Pool {
 
     fn note_seen(&self, state: &mut State, replica: &ReplicaId, seen: Seen) {
         state.told = state.demand();
+        state.said.note(replica, seen.clone());
         let (service, replica, demand) = (self.service, replica.clone(), state.told);
-        self.note(Note::Seen { service, replica, seen, demand });
+        self.note(state, Note::Seen { service, replica, seen, demand });
     }
 
-    fn note(&self, note: Note) {
+    fn note(&self, state: &mut State, note: Note) {
+        state.underway += 1;
         // The receiver ends with the edge.
         let _ = self.notes.send(note);
     }
@@ -356,7 +418,8 @@ impl Pool {
 impl State {
     fn demand(&self) -> u32 {
         let live = self.live;
-        let busy = self.members.values().filter(|m| m.link.is_none() && Some(m.deployment) == live);
+        let works = |m: &&Member| m.link.is_none() && !m.checked && Some(m.deployment) == live;
+        let busy = self.members.values().filter(works);
         (busy.count() + self.waiting.len()).try_into().unwrap_or(u32::MAX)
     }
 

@@ -14,20 +14,9 @@ pub enum Command {
     /// The engine does not answer.
     EngineDown,
     /// The engine answers; these containers of the service exist.
-    EngineUp {
-        /// All of them, also those that ended.
-        containers: Vec<Container>,
-        /// What was started later is not among them.
-        listed_at: Instant,
-    },
-    /// The engine has answered all the time; these containers of the service exist. Those that the
-    /// driver does not know were made by calls whose answers were lost.
-    Exist {
-        /// All of them, also those that ended.
-        containers: Vec<Container>,
-        /// What was started later is not among them.
-        listed_at: Instant,
-    },
+    EngineUp(Listed),
+    /// The same, while the engine goes on to answer.
+    Listed(Listed),
     /// What kept containers from being started is over.
     Retry,
     /// Nothing more is to be begun; what is on its way comes to its end.
@@ -41,6 +30,15 @@ pub enum Command {
         /// Told how it goes. The candidate is kept while this is open.
         progress: mpsc::Sender<Progress>,
     },
+}
+
+/// The containers of a service.
+#[derive(Debug)]
+pub struct Listed {
+    /// All of them, also those that ended.
+    pub containers: Vec<Container>,
+    /// What was started later is not among them.
+    pub at: Instant,
 }
 
 /// How a candidate is doing.

@@ -1,15 +1,16 @@
 //! The replicas of a driver: started, adopted, fed with events, and what their machines ask for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Done, Driver, Owned, Progress, work};
+use super::{Done, Driver, Owned, Progress, command::Listed, work};
 use crate::{
-    engine::Container,
-    name::{DeploymentId, ReplicaId},
+    error::Result,
+    limits,
+    name::ReplicaId,
     replica::{Action, Event, Machine},
-    service::{Deployment, Replica, Wish},
+    service::{Deployment, Replica, ServiceView, Wish},
 };
 
 impl Driver {
@@ -34,11 +35,12 @@ impl Driver {
         self.replicas.insert(
             id.clone(),
             Owned {
-                machine: Machine::launching(self.context.settings.function_timeout),
+                machine: Machine::launching(self.drain_within()),
                 deployment: deployment.id,
                 since: Instant::now(),
                 disturbed: false,
                 candidate,
+                excused: false,
                 _place: Some(place),
             },
         );
@@ -49,10 +51,11 @@ impl Driver {
         });
     }
 
-    /// Takes over what the engine says exists of the service, and notices what does not. With `strays`
-    /// what is not known is of no use, because whatever this process started is known to it.
-    pub(super) fn adopt(&mut self, containers: Vec<Container>, listed_at: Instant, strays: bool) {
-        let drain = self.context.settings.function_timeout;
+    /// Takes over what the engine says exists of the service, and notices what does not. What exists
+    /// although it is not known, and did not exist at first, is a start that was given up.
+    pub(super) fn adopt(&mut self, Listed { containers, at: listed_at }: Listed) {
+        let stray = std::mem::replace(&mut self.listed, true);
+        let drain = self.drain_within();
         let lost: Vec<_> = self
             .replicas
             .iter()
@@ -78,7 +81,7 @@ impl Driver {
             }
             let now = Instant::now();
             let (machine, place) = match self.context.replicas.clone().try_acquire_owned() {
-                Ok(place) if container.running && !strays => {
+                Ok(place) if container.running && !stray => {
                     let handed_over = self.context.settings.handed_over;
                     let found = if handed_over { Machine::handed_over } else { Machine::found };
                     (found(now, drain), Some(place))
@@ -96,27 +99,50 @@ impl Driver {
                     since: now,
                     disturbed: false,
                     candidate: None,
+                    excused: false,
                     _place: place,
                 },
             );
-            if container.running && !strays {
+            if container.running && !stray {
                 self.context.logs.found(self.service, container.deployment, &id);
-                self.publish(&id, container.deployment);
             }
             self.act(&id, actions);
         }
         self.forgotten.retain(|_, at| *at >= listed_at);
     }
 
-    /// Makes an adopted replica known to the edge, which then listens for it.
-    fn publish(&mut self, id: &ReplicaId, deployment: DeploymentId) {
-        let replica = Replica::new(id.clone(), self.service, deployment);
-        let context = self.context.clone();
-        self.keep_house(async move {
-            if let Err(error) = context.store.put_replica(replica).await {
-                tracing::error!(%error, "an adopted replica could not be recorded");
+    /// Brings what the store knows of the replicas in step with what there is: those that it has lost,
+    /// or that were just found, are put there, those that nobody owns go, and those that are to go are
+    /// known as such. Everything is tried; the first failure is told.
+    pub(super) async fn reconcile(&self, view: &ServiceView) -> Result<()> {
+        let store = &self.context.store;
+        let mut outcome = Ok(());
+        for known in &view.replicas {
+            let done = match self.replicas.get(&known.id) {
+                Some(owned) if owned.machine.drains() && known.wish != Wish::Drain => {
+                    store.wish_replica(self.service, &known.id, Wish::Drain).await
+                }
+                // Before the engine has said what there is, it may be one that is to be found.
+                None if self.listed => store.remove_replica(self.service, &known.id).await,
+                _ => Ok(()),
+            };
+            outcome = outcome.and(done);
+        }
+        for (id, owned) in &self.replicas {
+            // One that is being started is put there by its start, and one that goes is taken away.
+            if owned.machine.is_launched() && !view.replicas.iter().any(|known| known.id == *id) {
+                let wish = if owned.machine.drains() { Wish::Drain } else { Wish::Serve };
+                let replica = Replica::new(id.clone(), self.service, owned.deployment);
+                outcome = outcome.and(store.put_replica(Replica { wish, ..replica }).await);
             }
-        });
+        }
+        outcome
+    }
+
+    /// How long a replica that is to go may have for what it does: the edge may hear late that it is to
+    /// go, and may just have given it a request then.
+    fn drain_within(&self) -> Duration {
+        self.context.settings.function_timeout + limits::ROUND * 2
     }
 
     /// Gives an event to a replica's machine and does what it asks for.
@@ -155,17 +181,14 @@ impl Driver {
                         };
                         drop(candidate.try_send(told));
                     }
+                    // That the store was away is no fault of the service.
+                    None if owned.excused => {
+                        self.wait_until = Some(Instant::now() + limits::ENGINE_RETRY);
+                    }
                     None => self.note_failure(&reason),
                 },
-                Action::Drain => {
-                    let (context, service, id) = (self.context.clone(), self.service, id.clone());
-                    self.keep_house(async move {
-                        let drain = context.store.wish_replica(service, &id, Wish::Drain);
-                        if let Err(error) = drain.await {
-                            tracing::warn!(%service, replica = %id, %error, "drain not recorded");
-                        }
-                    });
-                }
+                // The look that follows tells the store.
+                Action::Drain => {}
                 Action::Remove(removal) => {
                     let (context, service, id) = (self.context.clone(), self.service, id.clone());
                     let deployment = owned.deployment;

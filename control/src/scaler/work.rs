@@ -88,8 +88,9 @@ pub(super) async fn remove(
     if let Err(error) = context.logs.keep(service, deployment, replica, line).await {
         tracing::warn!(%service, %replica, %error, "the container's output was not kept");
     }
-    engine.remove(instance, replica).await?;
+    // The container goes last: while it is there, whoever comes after a crash finds it and does the rest.
     context.store.remove_replica(service, replica).await?;
+    engine.remove(instance, replica).await?;
     context.run_dir.remove(replica).await
 }
 

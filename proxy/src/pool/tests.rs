@@ -81,6 +81,16 @@ impl World {
         }
     }
 
+    /// All that was said has reached the store.
+    fn arrive(&mut self) -> Vec<Note> {
+        let mut said = Vec::new();
+        while let Ok(note) = self.notes.try_recv() {
+            self.pool.arrived();
+            said.push(note);
+        }
+        said
+    }
+
     fn seen(&mut self) -> Vec<(Seen, u32)> {
         let mut seen = Vec::new();
         while let Ok(note) = self.notes.try_recv() {
@@ -221,6 +231,61 @@ async fn an_idle_replica_is_reported_once_and_again_when_it_works() {
     assert_eq!(world.seen(), []);
     finish(world.now());
     assert_eq!(world.seen(), [(Seen::Ready, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_comes_during_a_health_check_ends_the_rest() {
+    let mut world = World::new(2);
+    let live = DeploymentId::new();
+    world.activate(live);
+    let replica = world.join(live);
+    world.pool.tell_idle(&replica);
+    let check = world.pool.borrow(&replica).expect("it rests");
+    world.seen();
+    let mut waits = world.later();
+    finish(check);
+    let lease = waits.turn(soon()).await.expect("its turn");
+    assert_eq!(world.seen(), [(Seen::Ready, 1)]);
+    finish(lease);
+    world.pool.tell_idle(&replica);
+    assert_eq!(world.seen(), [(Seen::Idle, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_lost_is_said_again_and_its_replicas_serve_on() {
+    let mut world = World::new(2);
+    let live = DeploymentId::new();
+    world.activate(live);
+    let (kept, gone) = (world.join(live), world.join(live));
+    world.pool.leave(&gone, GoneCause::TimedOut);
+    let _running = world.now();
+    let _waits = world.later();
+    world.arrive();
+
+    let replicas = std::mem::take(&mut world.view.replicas);
+    world.pool.apply(&world.view);
+    assert!(world.pool.knows(&kept) && world.pool.knows(&gone));
+    assert_eq!(world.arrive(), [Note::Demand { service: world.pool.service, demand: 2 }]);
+
+    world.view.demand = 2;
+    world.view.replicas = replicas; // control puts them there again
+    world.pool.apply(&world.view);
+    world.pool.apply(&world.view); // what is on its way is not repeated
+    assert_eq!(world.seen(), [(Seen::Ready, 2), (Seen::Gone { cause: GoneCause::TimedOut }, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_gave_up_is_not_used_again() {
+    let mut world = World::new(2);
+    let live = DeploymentId::new();
+    world.activate(live);
+    let replica = world.join(live);
+    world.arrive();
+    world.view.replicas[0].seen = Some(Seen::Gone { cause: GoneCause::TimedOut });
+    world.pool.apply(&world.view);
+    assert_eq!(world.seen(), []);
+    assert!(!world.pool.connected::<Vec<_>>().contains(&replica));
+    world.later();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,172 @@
+//! Edge, control plane and deployments under random schedules of crashes, failing stores and engines,
+//! and notices that are lost, repeated or late. All of them are the real ones, on a real store, with
+//! real sockets between edge and containers; simulated are the engine and what runs in containers. Time
+//! is paused, so that minutes of waiting cost nothing.
+//!
+//! While a schedule runs: a service has one live deployment at most, and no container serves two
+//! requests at once. When the faults are over: every change that was accepted is live or failed, one
+//! that is made then becomes live and answers, and what exists in the engine, in the store and at the
+//! edge is the same and no more than is wanted.
+//!
+//! `PROPTEST_CASES` says how many schedules are tried.
+
+mod chance;
+mod engine;
+mod line;
+mod runner;
+mod world;
+
+use std::{
+    future::Future,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use control::store::Store;
+use proptest::{prelude::*, test_runner::TestRunner};
+use tokio::runtime::{Builder, Handle};
+
+use self::{engine::Mood, line::Weather, runner::Code, world::World};
+
+/// Schedules that are tried when nothing else is asked for.
+const SCHEDULES: u32 = 150;
+
+/// A store.
+#[derive(Clone)]
+struct Subject {
+    store: Arc<dyn Store>,
+    /// Where its tasks run when it is one that waits for others: in real time, whatever the clock of
+    /// those who use it does.
+    home: Option<Handle>,
+}
+
+impl Subject {
+    /// Runs a verb. The clock of the caller stands still meanwhile.
+    async fn call<T: Send + 'static>(&self, verb: impl Future<Output = T> + Send + 'static) -> T {
+        let Some(home) = self.home.clone() else { return verb.await };
+        let (send, receive) = mpsc::sync_channel(1);
+        home.spawn(async move { send.send(verb.await) });
+        let answer = tokio::task::spawn_blocking(move || receive.recv());
+        answer.await.expect("not aborted").expect("the verb does not panic")
+    }
+}
+
+/// One thing that happens, and how long nothing else does.
+#[derive(Debug, Clone)]
+struct Step {
+    event: Happening,
+    pause: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    /// The owner changes the code,
+    Patch(Code),
+    /// or how many replicas there may be.
+    Resize(u32, u32),
+    /// Clients call.
+    Calls(u8),
+    /// A side ends without warning, or both do, and is there again after so many seconds.
+    Crash {
+        control: bool,
+        edge: bool,
+        away: u64,
+    },
+    /// The store forgets what is volatile, with or without a notice.
+    Forget {
+        noticed: bool,
+    },
+    /// The line to the store changes, that of control or that of the edge.
+    Line {
+        control: bool,
+        weather: Weather,
+    },
+    EngineUp(bool),
+    EngineMood(Mood),
+    /// A container's process ends.
+    Exit(usize),
+}
+
+fn percent() -> impl Strategy<Value = u8> {
+    prop_oneof![2 => Just(0u8), 2 => 1..40u8, 1 => 40..=100u8]
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    let parts = (percent(), percent(), percent(), percent(), percent(), percent());
+    parts.prop_map(|(refused, unanswered, slow, lost, repeated, late)| Weather {
+        refused,
+        unanswered,
+        slow,
+        lost,
+        repeated,
+        late,
+    })
+}
+
+fn code() -> impl Strategy<Value = Code> {
+    prop_oneof![
+        4 => Just(Code::Good),
+        2 => Just(Code::Hangs),
+        1 => Just(Code::Unloadable),
+        1 => Just(Code::Exits)
+    ]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => code().prop_map(Happening::Patch),
+        1 => (0..3u32, 1..4u32).prop_map(|(min, max)| Happening::Resize(min.min(max), max)),
+        5 => (1..5u8).prop_map(Happening::Calls),
+        3 => (any::<bool>(), any::<bool>(), 0..20u64).prop_map(|(control, both, away)| {
+            Happening::Crash { control: control || both, edge: !control || both, away }
+        }),
+        2 => any::<bool>().prop_map(|noticed| Happening::Forget { noticed }),
+        4 => (any::<bool>(), weather())
+            .prop_map(|(control, weather)| Happening::Line { control, weather }),
+        1 => any::<bool>().prop_map(Happening::EngineUp),
+        1 => (percent(), percent())
+            .prop_map(|(refused, late)| Happening::EngineMood(Mood { refused, late })),
+        2 => any::<usize>().prop_map(Happening::Exit),
+    ]
+}
+
+/// What happens in a world, and what decides all the rest of its chances.
+fn schedule() -> impl Strategy<Value = (u64, Vec<Step>)> {
+    let pause = prop_oneof![3 => 0..2_000u64, 1 => 2_000..40_000u64];
+    let step = (happening(), pause)
+        .prop_map(|(event, ms)| Step { event, pause: Duration::from_millis(ms) });
+    (any::<u64>(), prop::collection::vec(step, 1..14))
+}
+
+/// Tries schedules on one store, in a world of its own each.
+fn survives(subject: &Subject) {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: cases.unwrap_or(SCHEDULES),
+        max_shrink_time: 10_000,
+        max_shrink_iters: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let share = world::share();
+    let outcome = runner.run(&schedule(), |(seed, steps)| {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let outcome = runtime.block_on(World::run(subject, share.path(), seed, &steps));
+        runtime.shutdown_background();
+        outcome.map_err(TestCaseError::fail)
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn embedded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
+    survives(&Subject { store: Arc::new(store), home: None });
+}
