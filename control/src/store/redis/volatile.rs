@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use super::{Redis, link::Request};
+use super::{Redis, link::Request, server::at_once};
 use crate::{
     error::Result,
     name::{ReplicaId, ServiceId},
@@ -47,7 +47,7 @@ impl Redis {
     async fn read_view(&self, service: ServiceId) -> Result<ServiceView, Fault> {
         let keys = &self.server.keys;
         let mut commands = pipe();
-        commands.atomic().cmd("HGET").arg(&keys.meta).arg("instance");
+        commands.cmd("HGET").arg(&keys.meta).arg("instance");
         let id = service.as_bytes().as_slice();
         commands.cmd("HGET").arg(keys.table(Table::Listings)).arg(id);
         commands.cmd("HGETALL").arg(keys.volatile(Some(service)));
@@ -57,7 +57,7 @@ impl Redis {
             Option<Vec<u8>>,
             HashMap<String, String>,
             Option<String>,
-        ) = self.server.ask(&commands).await?;
+        ) = self.server.script(&at_once(&commands)).await?;
         self.server.version(&(instance, None))?;
         let listing: Option<Listing> =
             listing.map(|json| serde_json::from_slice(&json)).transpose()?;
