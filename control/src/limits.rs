@@ -132,6 +132,8 @@ pub const STORE_CONNECT: Duration = Duration::from_secs(1);
 pub const STORE_CALL: Duration = Duration::from_secs(2);
 /// How long a call waits for a Redis that has just gone away: a restart or a failover is not seen then.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a change waits for the changes before it, which come one after the other.
+pub const STORE_TURN: Duration = Duration::from_secs(10);
 /// How long the start waits for a Redis that is being started beside Grid.
 pub const STORE_START: Duration = Duration::from_secs(10);
 /// How often it is tried out whether hints would still come.

@@ -18,7 +18,11 @@ mod volatile;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::{sync::Mutex, task::AbortHandle, time::sleep};
+use tokio::{
+    sync::Mutex,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 pub use self::address::RedisUrl;
 use self::{
@@ -34,12 +38,15 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
+    limits,
     name::{InstanceId, ServiceId},
 };
 
 /// How often a transaction is done again that others overtake, and how long it waits for that at most.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// After how many attempts a read takes the turn of a writer.
+const UNDISTURBED_AFTER: u32 = 5;
 
 /// Which Redis, and what there is called ours.
 #[derive(Debug, Clone)]
@@ -118,7 +125,8 @@ impl Redis {
     where
         V: for<'t> Fn(&'t mut Write) -> BoxFuture<'t, Done<T>>,
     {
-        let _turn = self.turn.lock().await;
+        let turn = timeout(limits::STORE_TURN, self.turn.lock()).await;
+        let _turn = turn.map_err(|_| Fault::Broken("those before it take too long".to_owned()))?;
         if self.lease.as_ref().is_none_or(|lease| lease.is_given_up()) {
             return Err(Fault::Broken(
                 "this process has no control of the store (any more)".into(),
@@ -165,7 +173,12 @@ impl Backend for Redis {
             + Sync
             + 'static,
     {
+        let mut _turn = None;
         for attempt in 0..ATTEMPTS {
+            // Whoever has control is overtaken by itself only: it writes nothing while this reads.
+            if attempt == UNDISTURBED_AFTER && self.lease.is_some() {
+                _turn = timeout(limits::STORE_TURN, self.turn.lock()).await.ok();
+            }
             let mut transaction = Read::begin(&self.server);
             let outcome = verb(&mut transaction).await;
             if !transaction.is_void() {

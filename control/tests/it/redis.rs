@@ -1,6 +1,10 @@
 //! A real Redis of a test's own, on a Unix socket, without persistence unless it is asked for.
 
+pub(crate) mod chaos;
+
 use std::{
+    fs,
+    net::TcpListener,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -17,7 +21,7 @@ const START: Duration = Duration::from_secs(20);
 /// Ended when it is dropped.
 pub(crate) struct Server {
     dir: TempDir,
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
     process: Child,
 }
 
@@ -32,15 +36,46 @@ impl Server {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    fn with(arguments: &[&'static str]) -> Self {
+    /// One with these settings.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let process = spawn(dir.path(), arguments);
-        Self { dir, arguments: arguments.to_vec(), process }
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let process = spawn(dir.path(), &arguments);
+        Self { dir, arguments, process }
+    }
+
+    /// A Sentinel that knows the Redis at a port as `main`.
+    pub(crate) fn sentinel(port: &str, redis: &str) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (path, at) = (dir.path().join("sentinel.conf"), dir.path().display());
+        let text = format!(
+            "port {port}\nunixsocket {at}/redis.sock\ndir {at}\n\
+             sentinel monitor main 127.0.0.1 {redis} 1\n"
+        );
+        fs::write(&path, text).expect("writes");
+        let process = launch(Command::new("redis-server").arg(path).arg("--sentinel"), dir.path());
+        Self { dir, arguments: Vec::new(), process }
     }
 
     /// Where it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("redis.sock")
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Copies the append-only files from one directory to another, in the place of those there.
+    pub(crate) fn copy_log(from: &Path, to: &Path) {
+        let (from, to) = (from.join("appendonlydir"), to.join("appendonlydir"));
+        let _ = fs::remove_dir_all(&to);
+        fs::create_dir(&to).expect("creates");
+        for file in fs::read_dir(from).expect("reads") {
+            let file = file.expect("reads");
+            fs::copy(file.path(), to.join(file.file_name())).expect("copies");
+        }
     }
 
     /// Ends it as a crash does.
@@ -49,9 +84,31 @@ impl Server {
         self.process.wait().expect("has ended");
     }
 
+    /// Lets it answer nothing until [`Server::resume`].
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
+        assert!(sent.expect("kill is installed").success());
+    }
+
+    /// What it says to a command of an operator.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let answer =
+            Command::new("redis-cli").arg("-s").arg(self.socket()).args(arguments).output();
+        let answer = answer.expect("redis-cli is installed");
+        String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+    }
+
     /// Starts it again with what it kept.
     pub(crate) fn start_again(&mut self) {
-        let _ = std::fs::remove_file(self.socket());
+        let _ = fs::remove_file(self.socket());
         self.process = spawn(self.dir.path(), &self.arguments);
     }
 
@@ -67,8 +124,18 @@ pub(crate) async fn open(
     data_dir: &Path,
     part: Part,
 ) -> control::error::Result<Redis> {
-    let url: RedisUrl = format!("unix://{}", socket.display()).parse().expect("a URL");
-    Redis::open(&RedisSettings { url, prefix: "grid".to_owned() }, data_dir, part).await
+    open_at(&format!("unix://{}", socket.display()), "grid", data_dir, part).await
+}
+
+/// Opens a store at a URL.
+pub(crate) async fn open_at(
+    url: &str,
+    prefix: &str,
+    data_dir: &Path,
+    part: Part,
+) -> control::error::Result<Redis> {
+    let url: RedisUrl = url.parse().expect("a URL");
+    Redis::open(&RedisSettings { url, prefix: prefix.to_owned() }, data_dir, part).await
 }
 
 impl Drop for Server {
@@ -78,21 +145,25 @@ impl Drop for Server {
     }
 }
 
-fn spawn(dir: &Path, arguments: &[&str]) -> Child {
-    let socket = dir.join("redis.sock");
-    let process = Command::new("redis-server")
-        .args(["--port", "0", "--unixsocket"])
-        .arg(&socket)
-        .arg("--dir")
-        .arg(dir)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed: scripts/setup test");
+fn spawn(dir: &Path, arguments: &[String]) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--unixsocket"]).arg(dir.join("redis.sock")).arg("--dir").arg(dir);
+    launch(command.args(arguments), dir)
+}
+
+fn launch(command: &mut Command, dir: &Path) -> Child {
+    let process = command.stdout(Stdio::null()).spawn();
+    let process = process.expect("redis-server is installed: scripts/setup test");
     let until = Instant::now() + START;
-    while UnixStream::connect(&socket).is_err() {
+    while UnixStream::connect(dir.join("redis.sock")).is_err() {
         assert!(Instant::now() < until, "redis-server did not start");
         thread::sleep(Duration::from_millis(5));
     }
     process
+}
+
+/// A port of the loopback that nobody has at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    listener.local_addr().expect("an address").port()
 }

@@ -222,7 +222,7 @@ mod tests {
             assert_eq!(store.token(&token.digest).await.expect("reads"), Some(token.clone()));
             let about = AuditQuery { service: Some(service.id), ..AuditQuery::default() };
             let entries = store.audit(&about, 0, 9).await.expect("reads").items;
-            assert_eq!(entries, [entry.clone()]);
+            assert_eq!(entries.as_slice(), std::slice::from_ref(&entry));
             let again = Attempt { ..attempt.clone() };
             let (other, its_first) = example::service("a", first.function.clone(), now);
             let made = store.create_service(&other, &its_first, Some(&again)).await;

@@ -100,9 +100,11 @@ fn sentinels(rest: &str, tls: bool) -> Result<Place, String> {
 impl fmt::Display for RedisUrl {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.text.split_once("://"), self.text.rsplit_once('@')) {
+        // That of a socket is in what follows the path.
+        let text = self.text.split_once('?').map_or(self.text.as_str(), |(text, _)| text);
+        match (text.split_once("://"), text.rsplit_once('@')) {
             (Some((scheme, _)), Some((_, rest))) => write!(f, "{scheme}://{rest}"),
-            _ => f.write_str(&self.text),
+            _ => f.write_str(text),
         }
     }
 }
@@ -131,6 +133,8 @@ enum Target {
 
 impl Dialler {
     pub(super) fn to(url: &RedisUrl) -> RedisResult<Self> {
+        // The library takes the process's own, and panics without one. One that is there stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let target = match &url.place {
             Place::Server(text) => Target::Server(Box::new(Client::open(text.as_str())?)),
             Place::Sentinels { nodes, name, tls, redis } => {
@@ -236,7 +240,12 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        for text in ["redis://u:secret@h/1", "redis+sentinel://:secret@h/m", "rediss://:secret@h"] {
+        for text in [
+            "redis://u:secret@h/1",
+            "redis+sentinel://:secret@h/m",
+            "rediss://:secret@h",
+            "unix:///run/redis.sock?user=u&pass=secret",
+        ] {
             let url = parse(text).expect(text);
             assert!(!format!("{url} {url:?}").contains("secret"), "{text}");
         }

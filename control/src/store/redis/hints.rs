@@ -1,7 +1,7 @@
 //! Listens for hints of other processes, over a connection of its own, for as long as the store is
 //! used. Whenever hints may have been missed, everything has to be read again.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use ::redis::RedisResult;
 use futures_util::StreamExt;
@@ -19,6 +19,8 @@ use crate::{
 /// First and longest pause between attempts to connect.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+const SILENT: &str = "it does not answer";
+
 /// Runs until it is aborted. `heard` is told when hints come for the first time.
 pub(super) async fn listen(server: Arc<Server>, mut dialler: Dialler, heard: oneshot::Sender<()>) {
     let mut pause = PAUSE.0;
@@ -29,7 +31,7 @@ pub(super) async fn listen(server: Arc<Server>, mut dialler: Dialler, heard: one
         if began.elapsed() > PAUSE.1 {
             pause = PAUSE.0;
         }
-        server.tell_problem(Some(format!("Redis at {}: {error}", server.link.url())));
+        server.tell_problem(Some(error));
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
     }
@@ -43,13 +45,14 @@ async fn follow(
 ) -> Result<std::convert::Infallible, String> {
     let most = limits::STORE_CONNECT + limits::STORE_CALL;
     let channel = &server.keys.channel;
+    let told = |error: &dyn Display| format!("Redis at {}: {error}", server.link.url());
     let subscribed = async {
         let mut hints = dialler.subscribe().await?;
         hints.subscribe(channel).await?;
         RedisResult::Ok(hints.split())
     };
-    let subscribed = timeout(most, subscribed).await.map_err(|_| "it does not answer")?;
-    let (mut commands, mut hints) = subscribed.map_err(|error| error.to_string())?;
+    let subscribed = timeout(most, subscribed).await.map_err(|_| told(&SILENT))?;
+    let (mut commands, mut hints) = subscribed.map_err(|error| told(&error))?;
     server.check().await.map_err(text)?;
     server.tell_problem(None);
     server.hint_here(Change::Everything);
@@ -63,11 +66,11 @@ async fn follow(
                 let text = String::from_utf8_lossy(hint.get_payload_bytes());
                 server.hear(&text);
             }
-            Ok(None) => return Err("the connection ended".to_owned()),
+            Ok(None) => return Err(told(&"the connection ended")),
             // A connection that is dead looks like one over which nothing comes.
             Err(_) => {
                 let answer = timeout(limits::STORE_CALL, commands.ping::<::redis::Value>()).await;
-                answer.map_err(|_| "it does not answer")?.map_err(|error| error.to_string())?;
+                answer.map_err(|_| told(&SILENT))?.map_err(|error| told(&error))?;
                 server.check().await.map_err(text)?;
                 try_at = Instant::now() + limits::HINTS_EVERY;
             }

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -38,7 +39,8 @@ static HOLD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// The lock on `<data_dir>/control`, whose text says who holds control.
+/// The lock on `<data_dir>/control`. Its text says who holds control, with which file that is: a copy of
+/// the directory is another holder.
 pub(super) struct Seat {
     file: File,
     pub(super) holder: String,
@@ -72,6 +74,8 @@ impl Seat {
             let written = written.and_then(|()| file.write_all(holder.as_bytes()));
             written.and_then(|()| file.sync_all()).map_err(Error::file("write", &path))?;
         }
+        let this = file.metadata().map_err(Error::file("read", &path))?;
+        let holder = format!("{holder} {:x}:{:x}", this.dev(), this.ino());
         Ok(Self { file, holder })
     }
 }

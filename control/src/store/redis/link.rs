@@ -43,6 +43,8 @@ struct Down {
     until: Instant,
     pause: Duration,
     reason: String,
+    /// It answers, but not to us: waiting does not help.
+    refuses: bool,
 }
 
 /// What is sent, as often as it takes: it has to be harmless when it is done twice.
@@ -56,6 +58,8 @@ pub(super) struct Answer<T> {
     pub(super) value: T,
     /// It may have been done before this answer, too.
     pub(super) repeated: bool,
+    /// Which connection it came over: counts up.
+    pub(super) connection: u64,
 }
 
 impl Link {
@@ -90,15 +94,20 @@ impl Link {
                         }
                     };
                     match answer {
-                        Ok(value) => return Ok(Answer { value, repeated: attempt > 0 }),
-                        Err(error) if !is_away(&error) => return Err(self.broken(&error)),
+                        Ok(value) => {
+                            return Ok(Answer { value, repeated: attempt > 0, connection: made });
+                        }
+                        Err(error) if !is_away(&error) => {
+                            return Err(self.broken(&error.to_string()));
+                        }
                         Err(error) => {
                             self.lose(made, &error).await;
                             error.to_string()
                         }
                     }
                 }
-                Err(problem) => problem,
+                Err(Down { refuses: true, reason, .. }) => return Err(self.broken(&reason)),
+                Err(down) => down.reason,
             };
             match self.next_attempt(patient_until).await {
                 Some(pause) => sleep(pause).await,
@@ -123,14 +132,19 @@ impl Link {
         (!given_up && down.until < patient_until).then(|| down.until.saturating_duration_since(now))
     }
 
-    async fn connection(&self) -> Result<(MultiplexedConnection, u64), String> {
+    /// Whether there is no connection, and there may be one by itself.
+    pub(super) async fn is_down(&self) -> bool {
+        self.line.lock().await.down.as_ref().is_some_and(|down| !down.refuses)
+    }
+
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64), Down> {
         let mut line = self.line.lock().await;
         if let Some((connection, made)) = &line.open {
             return Ok((connection.clone(), *made));
         }
         let now = Instant::now();
         if let Some(down) = line.down.as_ref().filter(|down| now < down.until) {
-            return Err(down.reason.clone());
+            return Err(down.clone());
         }
         let dialler = line.dialler.clone();
         let connected =
@@ -151,10 +165,9 @@ impl Link {
                     Some(down) => (down.since, (down.pause * 2).min(PAUSE.1)),
                     None => (now, PAUSE.0),
                 };
-                let reason = error.to_string();
+                let (reason, refuses) = (error.to_string(), !is_away(&error));
                 let until = Instant::now() + pause;
-                line.down = Some(Down { since, until, pause, reason: reason.clone() });
-                Err(reason)
+                Err(line.down.insert(Down { since, until, pause, reason, refuses }).clone())
             }
         }
     }
@@ -167,12 +180,13 @@ impl Link {
             let now = Instant::now();
             let reason = error.to_string();
             // The next attempt is at once: often only the connection is gone.
-            line.down = Some(Down { since: now, until: now, pause: PAUSE.0, reason });
+            let (until, pause, refuses) = (now, PAUSE.0, false);
+            line.down = Some(Down { since: now, until, pause, reason, refuses });
         }
     }
 
-    fn broken(&self, error: &RedisError) -> Fault {
-        Fault::Broken(format!("Redis at {}: {error}", self.url))
+    fn broken(&self, reason: &str) -> Fault {
+        Fault::Broken(format!("Redis at {}: {reason}", self.url))
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use ::redis::pipe;
 
 use super::{
-    server::Server,
+    link::Request,
+    server::{Server, at_once},
     transaction::{STAMP, Stamp},
 };
 use crate::{
@@ -26,6 +27,9 @@ pub(super) struct Listings {
     services: HashMap<ServiceId, Listing>,
     /// The version up to which all changes are in.
     known: u64,
+    /// The connection that last told so. Behind another one there may be less than was known: a backup,
+    /// or a Redis that took over and had not heard of everything.
+    connection: u64,
     /// The ids of services whose replicas cannot be started.
     obstructed: HashSet<Vec<u8>>,
 }
@@ -36,14 +40,20 @@ impl Listings {
         for _ in 0..ATTEMPTS {
             let keys = &server.keys;
             let mut commands = pipe();
-            commands.atomic().cmd("HMGET").arg(&keys.meta).arg(&STAMP);
+            commands.cmd("HMGET").arg(&keys.meta).arg(&STAMP);
             let since = format!("({}", self.known);
             commands.cmd("ZRANGEBYSCORE").arg(&keys.changed).arg(since).arg("+inf");
             commands.cmd("ZCARD").arg(&keys.changed);
             commands.cmd("HKEYS").arg(&keys.obstacles);
-            let (stamp, changed, count, obstructed): (Stamp, Vec<Vec<u8>>, usize, _) =
-                server.ask(&commands).await?;
+            let answer = server.link.ask(Request::Script(&at_once(&commands))).await?;
+            let (stamp, changed, count, obstructed): (Stamp, Vec<Vec<u8>>, usize, _) = answer.value;
             let version = server.version(&stamp)?;
+            let is_other = answer.connection != self.connection || version < self.known;
+            self.connection = answer.connection;
+            if is_other && self.known > 0 {
+                (self.services, self.known) = (HashMap::new(), 0);
+                continue;
+            }
             for ids in changed.chunks(BATCH) {
                 self.read(server, ids).await?;
             }

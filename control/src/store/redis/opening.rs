@@ -33,13 +33,15 @@ const OPEN: &str = "open";
 /// Hints that a slow receiver may fall behind before it has to read everything again.
 const HINTS: usize = 1024;
 
-/// KEYS: meta. ARGV: schema, instance. Makes what is missing, and tells what is there.
+/// KEYS: meta. ARGV: schema, instance. Makes what is missing, and tells what is there, and
+/// whether there was nothing.
 static PREPARE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('HSETNX', KEYS[1], 'schema', ARGV[1])
-         redis.call('HSETNX', KEYS[1], 'instance', ARGV[2])
+         local new = redis.call('HSETNX', KEYS[1], 'instance', ARGV[2])
          redis.call('HSETNX', KEYS[1], 'version', 0)
-         return redis.call('HMGET', KEYS[1], 'schema', 'instance')",
+         local schema, instance = unpack(redis.call('HMGET', KEYS[1], 'schema', 'instance'))
+         return {schema, instance, new}",
     )
 });
 
@@ -57,10 +59,18 @@ pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) 
     let keys = Keys::with(prefix);
     let file = InstanceFile::of(data_dir);
     let known = file.read()?;
-    let (schema, instance) = prepare(&link, &keys, known.clone()).await?;
+    let (schema, instance, is_new) = prepare(&link, &keys, known.clone()).await?;
     check_schema(&schema, url).map_err(|fault| fault.during(OPEN))?;
     match known {
-        Some(known) if known == instance => {}
+        Some(known) if known == instance => {
+            if is_new {
+                tracing::warn!(
+                    "Redis at {url} has nothing of this Grid ({}), which is not new: it begins with \
+                     nothing. If that is wrong, stop it, restore a backup of the Redis, and start again",
+                    keys.meta
+                );
+            }
+        }
         Some(known) => {
             return Err(broken(format!(
                 "Redis at {url} holds the state of another Grid under the prefix {prefix} (instance \
@@ -109,23 +119,35 @@ async fn prepare(
     link: &Link,
     keys: &Keys,
     known: Option<InstanceId>,
-) -> Result<(String, InstanceId)> {
+) -> Result<(String, InstanceId, bool)> {
     let instance = known.unwrap_or_else(InstanceId::random);
     let mut script = PREPARE.prepare_invoke();
     script.key(&keys.meta).arg(SCHEMA).arg(instance.as_str());
     let until = Instant::now() + limits::STORE_START;
-    let (schema, instance): (String, String) = loop {
+    let (schema, instance, is_new): (String, String, bool) = loop {
         match link.ask(Request::Script(&script)).await {
             Ok(answer) => break answer.value,
-            Err(fault) if Instant::now() >= until => return Err(fault.during(OPEN)),
-            Err(_) => sleep(limits::STORE_CONNECT / 4).await,
+            Err(_) if Instant::now() < until && link.is_down().await => {
+                sleep(limits::STORE_CONNECT / 4).await;
+            }
+            Err(fault) => return Err(check_url(fault).during(OPEN)),
         }
     };
     let instance = InstanceId::parse(instance).map_err(|error| Error::Store {
         operation: OPEN,
         reason: format!("{}: instance: {error}", keys.meta),
     })?;
-    Ok((schema, instance))
+    Ok((schema, instance, is_new))
+}
+
+/// Says which setting it is that may be wrong.
+fn check_url(fault: Fault) -> Fault {
+    match fault {
+        Fault::Broken(reason) => {
+            Fault::Broken(format!("{reason}; is that the Redis, and is REDIS_URL right?"))
+        }
+        refused @ Fault::Refused(_) => refused,
+    }
 }
 
 fn check_schema(text: &str, url: &super::RedisUrl) -> Result<(), Fault> {

@@ -1,6 +1,8 @@
 //! One Grid's part of a Redis: where it is, whose it is, and how it is asked.
 
-use ::redis::{FromRedisValue, Pipeline, ScriptInvocation, pipe};
+use std::sync::LazyLock;
+
+use ::redis::{Arg, FromRedisValue, Pipeline, Script, ScriptInvocation, pipe};
 use tokio::sync::{broadcast, watch};
 
 use super::{
@@ -16,6 +18,34 @@ use crate::{
 /// What a process is told that must not commit.
 pub(super) const FENCED: &str = "another Grid controls the services of this Redis and prefix: stop \
     that one, or set GRID_REDIS_PREFIX to another name";
+
+/// ARGV: of each command how many words it has, and these.
+static AT_ONCE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local answers, at = {}, 1
+         while at <= #ARGV do
+           local last = at + tonumber(ARGV[at])
+           answers[#answers + 1] = redis.call(unpack(ARGV, at + 1, last))
+           at = last + 1
+         end
+         return answers",
+    )
+});
+
+/// A few commands that read, each of a few words, as one step. No transaction of Redis: it takes none,
+/// not even to read, when its memory is full.
+pub(super) fn at_once(commands: &Pipeline) -> ScriptInvocation<'static> {
+    let mut script = AT_ONCE.prepare_invoke();
+    for command in commands.cmd_iter() {
+        script.arg(command.args_iter().len());
+        for word in command.args_iter() {
+            if let Arg::Simple(word) = word {
+                script.arg(word);
+            }
+        }
+    }
+    script
+}
 
 pub(super) struct Server {
     pub(super) link: Link,

@@ -12,7 +12,7 @@ use std::{
 
 use ::redis::{Script, pipe};
 
-use super::server::{FENCED, Server};
+use super::server::{FENCED, Server, at_once};
 use crate::store::tables::{Effect, Entry, Fault, Range, Reads, Table, Tables};
 
 static RANGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("range.lua")));
@@ -70,15 +70,19 @@ impl Reads for Read {
     async fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         let keys = &self.server.keys;
         let mut commands = pipe();
-        commands.atomic().cmd("HMGET").arg(&keys.meta).arg(&STAMP);
+        commands.cmd("HMGET").arg(&keys.meta).arg(&STAMP);
         commands.cmd("HGET").arg(keys.table(table)).arg(key);
-        let (stamp, value): (Stamp, Option<Vec<u8>>) = self.server.ask(&commands).await?;
+        let (stamp, value): (Stamp, Option<Vec<u8>>) =
+            self.server.script(&at_once(&commands)).await?;
         self.check(&stamp)?;
         Ok(value)
     }
 
     async fn range(&mut self, range: Range) -> Result<Vec<Entry>, Fault> {
         let mut entries = Vec::new();
+        if i64::try_from(range.offset).is_err() {
+            return Ok(entries); // more than Redis counts
+        }
         loop {
             let (offset, limit) = (range.offset + entries.len(), range.limit - entries.len());
             let batch = self.batch(&range.clone().page(offset, limit)).await?;
@@ -94,9 +98,9 @@ impl Reads for Read {
         let keys = &self.server.keys;
         let (first, last) = (lex(&range.keys.0), lex(&range.keys.1));
         let mut commands = pipe();
-        commands.atomic().cmd("HMGET").arg(&keys.meta).arg(&STAMP);
+        commands.cmd("HMGET").arg(&keys.meta).arg(&STAMP);
         commands.cmd("ZLEXCOUNT").arg(keys.order(range.table)).arg(first).arg(last);
-        let (stamp, count): (Stamp, u64) = self.server.ask(&commands).await?;
+        let (stamp, count): (Stamp, u64) = self.server.script(&at_once(&commands)).await?;
         self.check(&stamp)?;
         Ok(count)
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
-use super::{Redis, link::Request};
+use super::{Redis, link::Request, server::at_once};
 use crate::{
     error::Result,
     name::{ReplicaId, ServiceId},
@@ -19,6 +19,9 @@ use crate::{
 };
 
 static VOLATILE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("volatile.lua")));
+
+/// Whose it is, the listing, the volatile hash, and the obstacle.
+type Answer = (Option<String>, Option<Vec<u8>>, HashMap<String, String>, Option<String>);
 
 impl Redis {
     /// Runs one verb, and tells watchers when it changed something, or may have.
@@ -47,17 +50,13 @@ impl Redis {
     async fn read_view(&self, service: ServiceId) -> Result<ServiceView, Fault> {
         let keys = &self.server.keys;
         let mut commands = pipe();
-        commands.atomic().cmd("HGET").arg(&keys.meta).arg("instance");
+        commands.cmd("HGET").arg(&keys.meta).arg("instance");
         let id = service.as_bytes().as_slice();
         commands.cmd("HGET").arg(keys.table(Table::Listings)).arg(id);
         commands.cmd("HGETALL").arg(keys.volatile(Some(service)));
         commands.cmd("HGET").arg(&keys.obstacles).arg(id);
-        let (instance, listing, volatile, obstacle): (
-            Option<String>,
-            Option<Vec<u8>>,
-            HashMap<String, String>,
-            Option<String>,
-        ) = self.server.ask(&commands).await?;
+        let answer: Answer = self.server.script(&at_once(&commands)).await?;
+        let (instance, listing, volatile, obstacle) = answer;
         self.server.version(&(instance, None))?;
         let listing: Option<Listing> =
             listing.map(|json| serde_json::from_slice(&json)).transpose()?;
