@@ -194,6 +194,7 @@ impl Link {
 fn is_away(error: &RedisError) -> bool {
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
     match error.kind() {
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => false,
         ErrorKind::Io
         | ErrorKind::Parse
         | ErrorKind::MasterNameNotFoundBySentinel

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Lives that are lived at once: most of the time they wait.
-const AT_ONCE: usize = 48;
+const AT_ONCE: usize = 64;
 
 /// Lives as often as a life has requests, and lets the fault strike at another one each time.
 async fn strike_everywhere(fault: Fault) {
