@@ -18,11 +18,16 @@ mod world;
 
 use std::{
     future::Future,
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{Arc, mpsc},
     time::Duration,
 };
 
-use control::store::Store;
+use control::store::{
+    Store,
+    redis::{Part, RedisSettings},
+};
 use proptest::{prelude::*, test_runner::TestRunner};
 use tokio::runtime::{Builder, Handle};
 
@@ -169,4 +174,43 @@ fn embedded() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
     survives(&Subject { store: Arc::new(store), home: None });
+}
+
+/// A real Redis. Its calls take real time, and so fewer schedules are tried.
+#[test]
+fn in_redis() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("redis.sock");
+    let redis = Redis::start(&socket);
+    let home = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let home = home.expect("a runtime");
+    let url = format!("unix://{}", socket.display()).parse().expect("a URL");
+    let settings = RedisSettings { url, prefix: "grid".to_owned() };
+    let store =
+        home.block_on(control::store::redis::Redis::open(&settings, dir.path(), Part::Control));
+    let subject =
+        Subject { store: Arc::new(store.expect("opens")), home: Some(home.handle().clone()) };
+    survives(&subject);
+    drop((subject, redis));
+}
+
+/// Ended when it is dropped.
+struct Redis(Child);
+
+impl Redis {
+    fn start(socket: &Path) -> Self {
+        let started = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(socket)
+            .stdout(Stdio::null())
+            .spawn();
+        Self(started.expect("redis-server is installed: scripts/setup test"))
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
