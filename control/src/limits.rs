@@ -195,6 +195,9 @@ pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration:
 /// How long a round over all services takes, in which each is looked at without a notice: one that got
 /// lost is made up for within twice this time. Less than `START`, so that it costs no container.
 pub const ROUND: Duration = Duration::from_secs(15);
+/// Pause between two looks of a round at least: beyond 3,000 services rounds take longer instead of
+/// costing more.
+pub const ROUND_PAUSE: Duration = Duration::from_millis(5);
 /// First and longest pause before a service is looked at again when the store failed.
 pub const STORE_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(250), Duration::from_secs(5));

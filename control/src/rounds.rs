@@ -36,11 +36,11 @@ impl Rounds {
         next
     }
 
-    /// Begins a round over these services.
+    /// Begins a round over these services. One over very many takes longer.
     pub fn begin(&mut self, services: impl IntoIterator<Item = ServiceId>) {
         self.left = services.into_iter().collect();
         let parts = u32::try_from(self.left.len() + 1).unwrap_or(u32::MAX);
-        self.pause = limits::ROUND / parts;
+        self.pause = (limits::ROUND / parts).max(limits::ROUND_PAUSE);
         self.at = Instant::now() + self.pause;
     }
 }
