@@ -19,7 +19,7 @@ use crate::{
     http::{Answer, Connection},
     lab,
     process::{
-        Started, command_of, copy_in, is_split, launch, launch_copy, launch_unready, short_dir,
+        Started, command_of, copy_in, launch, launch_copy, launch_part, launch_unready, short_dir,
     },
     redis::{self, Redis},
 };
@@ -55,7 +55,7 @@ pub(crate) struct Grid {
     /// One, or those of its parts, the edge last.
     processes: Vec<Child>,
     /// What the parts share.
-    _redis: Option<Redis>,
+    redis: Option<Redis>,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
     log: Arc<Mutex<String>>,
@@ -94,7 +94,7 @@ impl Grid {
 
     /// `grid upgrade`: whether it did, and what it said.
     pub(crate) fn upgrade(&self) -> (bool, String) {
-        if is_split() {
+        if self.is_split() {
             let (control, mut said) = self.upgrade_part("control");
             let (edge, more) = self.upgrade_part("edge");
             said.push_str(&more);
@@ -114,7 +114,7 @@ impl Grid {
 
     /// The process that serves, which is another one after an upgrade.
     pub(crate) fn serving(&self) -> Option<u32> {
-        self.named(if is_split() { "grid-edge.pid" } else { "grid.pid" })
+        self.named(if self.is_split() { "grid-edge.pid" } else { "grid.pid" })
     }
 
     fn named(&self, file: &str) -> Option<u32> {
@@ -129,25 +129,25 @@ impl Grid {
         }
     }
 
+    /// As [`Grid::with`], always in two parts over a Redis.
+    pub(crate) fn in_parts(settings: &[(&str, &str)]) -> Self {
+        Self::launched_in(true, launch, settings)
+    }
+
     fn launched(how: Launch, settings: &[(&str, &str)]) -> Self {
+        let parts = std::env::var("GRID_TEST_PARTS").is_ok_and(|parts| parts == "split");
+        Self::launched_in(parts, how, settings)
+    }
+
+    fn launched_in(parts: bool, how: Launch, settings: &[(&str, &str)]) -> Self {
         let shared = lab::shared();
         let dir = short_dir();
         let log = Arc::default();
-        let redis = is_split().then(|| Redis::start(dir.path()));
+        let redis = parts.then(|| Redis::start(dir.path()));
         let Started { processes, public, admin } = how(dir.path(), settings, &log);
         let settings = settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let services = Mutex::default();
-        Self {
-            settings,
-            dir,
-            processes,
-            _redis: redis,
-            public,
-            admin,
-            log,
-            services,
-            _shared: shared,
-        }
+        Self { settings, dir, processes, redis, public, admin, log, services, _shared: shared }
     }
 
     /// Starts again on the same data.
@@ -209,9 +209,34 @@ impl Grid {
         self.dir.path()
     }
 
+    fn is_split(&self) -> bool {
+        self.redis.is_some()
+    }
+
+    /// The Redis of one that is in parts.
+    pub(crate) fn redis(&mut self) -> &mut Redis {
+        self.redis.as_mut().expect("in parts")
+    }
+
+    /// The process of a part: `edge` or `control`.
+    pub(crate) fn kill9_part(&mut self, role: &str) {
+        let at = usize::from(role == "edge");
+        self.processes[at].kill().expect("killed");
+        self.processes[at].wait().expect("waited for");
+    }
+
+    /// Starts a part again that was killed, at the addresses that it had.
+    pub(crate) fn start_part(&mut self, role: &str) {
+        let settings: Vec<_> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (public, admin) = (self.public, self.admin);
+        let process = launch_part(self.dir.path(), role, (public, admin), &settings, &self.log);
+        self.processes[usize::from(role == "edge")] = process;
+    }
+
     /// The file that the state ends up in.
     pub(crate) fn kept_in(&self) -> PathBuf {
-        match is_split() {
+        match self.is_split() {
             true => redis::log_in(self.data_dir()),
             false => self.data_dir().join("grid.redb"),
         }

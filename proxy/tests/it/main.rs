@@ -35,6 +35,7 @@ mod metrics;
 mod neighbours;
 mod observe;
 mod oci;
+mod parts;
 mod process;
 mod redis;
 mod relay;

@@ -52,7 +52,7 @@ pub(crate) fn command_of(
             command.env(name, value);
         }
     }
-    if data_dir.join(SOCKET).exists() {
+    if is_split(data_dir) {
         command.env("REDIS_URL", redis_url(data_dir));
     }
     command
@@ -72,9 +72,9 @@ pub(crate) fn short_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("g").tempdir_in("/tmp").expect("a directory")
 }
 
-/// Whether each Grid is two processes over a Redis: the same tests hold then.
-pub(crate) fn is_split() -> bool {
-    std::env::var("GRID_TEST_PARTS").is_ok_and(|parts| parts == "split")
+/// Whether a Grid is two processes over a Redis, which was started in its data directory then.
+pub(crate) fn is_split(data_dir: &Path) -> bool {
+    data_dir.join(SOCKET).exists()
 }
 
 /// A Grid that was started: its processes, the one that answers the public last.
@@ -99,7 +99,7 @@ fn launch_program(
     settings: &[(&str, &str)],
     log: &Arc<Mutex<String>>,
 ) -> Started {
-    if !is_split() {
+    if !is_split(data_dir) {
         let process = spawn(command_of(program, "serve", data_dir, settings), log);
         let (process, public, admin) = ready(process, log);
         return Started { processes: vec![process], public: public.expect("an address"), admin };
@@ -116,6 +116,22 @@ fn launch_program(
     let (control, _, admin) = part("control", &[]);
     let (edge, public, _) = part("edge", &[("GRID_ADMIN_ADDR", "127.0.0.1:0")]);
     Started { processes: vec![control, edge], public: public.expect("an address"), admin }
+}
+
+/// Starts one part of a Grid again, at its public and its admin address.
+pub(crate) fn launch_part(
+    data_dir: &Path,
+    role: &str,
+    (public, admin): (SocketAddr, SocketAddr),
+    settings: &[(&str, &str)],
+    log: &Arc<Mutex<String>>,
+) -> Child {
+    let (public, admin) = (public.to_string(), admin.to_string());
+    let admin = if role == "edge" { "127.0.0.1:0" } else { &admin };
+    let mut all = settings.to_vec();
+    all.extend([("GRID_HTTP_ADDR", public.as_str()), ("GRID_ADMIN_ADDR", admin)]);
+    all.push(("GRID_ROLE", role));
+    ready(spawn(command(data_dir, &all), log), log).0
 }
 
 /// Where a Grid's own Redis is, when it has one: see `redis`.
@@ -178,14 +194,15 @@ pub(crate) fn launch_unready(
         all.extend_from_slice(more);
         spawn(command(data_dir, &all), log)
     };
-    let processes = if is_split() {
+    let processes = if is_split(data_dir) {
         let edge = [("GRID_ROLE", "edge"), ("GRID_ADMIN_ADDR", other.as_str())];
         vec![start(&[("GRID_ROLE", "control")]), start(&edge)]
     } else {
         vec![start(&[])]
     };
     wait_until("an answer", || {
-        TcpStream::connect(admin).is_ok() && (!is_split() || TcpStream::connect(&other).is_ok())
+        TcpStream::connect(admin).is_ok()
+            && (!is_split(data_dir) || TcpStream::connect(&other).is_ok())
     });
     Started { processes, public, admin }
 }
