@@ -135,20 +135,14 @@ impl Write {
     pub(super) async fn commit(&self, id: &str, effect: &Effect) -> Result<Committed, Fault> {
         let server = &self.read.server;
         let keys = &server.keys;
-        let (listed, deleted) = match effect {
-            Effect::Listed(_) => (1, 0),
-            Effect::Deleted(_) => (0, 1),
-            _ => (0, 0),
-        };
         let service = effect.service();
         let mut script = COMMIT.prepare_invoke();
         script.key(&keys.meta).key(keys.done(id)).key(&keys.changed).key(&keys.control);
-        script.key(&keys.obstacles).key(keys.volatile(service));
+        script.key(&keys.obstacles).key(keys.volatile(service)).key(keys.table(Table::Listings));
         script.arg(server.instance.as_str()).arg(self.read.version.unwrap_or_default());
         script.arg(REMEMBERED).arg(&server.holder).arg(&keys.channel);
         let id = service.map(|service| service.as_bytes().to_vec()).unwrap_or_default();
         script.arg(server.hint(service)).arg(id);
-        script.arg(listed).arg(deleted);
         for ((table, key), value) in &self.changes {
             let order = if table.is_ordered() { keys.order(*table) } else { String::new() };
             script.arg(keys.table(*table)).arg(order).arg(key);
