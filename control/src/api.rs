@@ -9,6 +9,7 @@
 mod audit;
 mod audit_log;
 pub mod auth;
+mod backup;
 mod body;
 mod calls;
 mod change;
@@ -200,6 +201,7 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::retrieve, tokens::revoke))
         .routes(routes!(audit_log::list))
+        .routes(routes!(backup::read))
         .routes(routes!(probes::runtimes))
 }
 

@@ -4,6 +4,7 @@
 //! The id of each argument is its variable's name; flag and key follow from it (see `layers`).
 //! Everything is checked here, before anything is opened or bound.
 
+mod backup;
 mod https;
 mod invoke;
 mod keys;
@@ -28,6 +29,7 @@ pub use self::invoke::Invoke;
 use self::layers::Layers;
 pub(crate) use self::layers::toml_error;
 pub use self::{
+    backup::StoreCommand,
     keys::KeysCommand,
     observe::{AccessLog, Observe},
     token::TokenCommand,
@@ -54,6 +56,12 @@ pub enum Command {
     Token(Box<Config>, TokenCommand),
     /// `grid keys`.
     Keys(Box<Config>, KeysCommand),
+    /// `grid backup`, to this file.
+    Backup(Box<Config>, PathBuf),
+    /// `grid restore`, from this file.
+    Restore(Box<Config>, PathBuf),
+    /// `grid store`.
+    Store(Box<Config>, StoreCommand),
     /// Print this and end: the help or the version.
     Show(String),
 }
@@ -116,12 +124,29 @@ enum Verb {
     /// Asks the admin API as grid token does. Ends with status 1 when not everything was sealed anew,
     /// and says why; what was there still opens then.
     Keys(keys::Args),
+    /// Write everything that Grid keeps to a file, also while it runs.
+    ///
+    /// Asks the admin API as grid token does, and adds the keys and the token that are in files of the
+    /// data directory: whoever has the file has all secrets. It is there whole, or not at all. See
+    /// docs/backup.md.
+    Backup(backup::Args),
+    /// Put back what grid backup wrote, into an empty store.
+    ///
+    /// Only while no Grid runs. The file is looked through before anything is written; when it is
+    /// interrupted, do it again. Ends with status 1 when it was not done, and says why. See
+    /// docs/backup.md.
+    Restore(backup::Args),
+    /// Bring the store from the data directory to a Redis, or back.
+    Store(backup::StoreArgs),
 }
 
 /// The subcommands that take the settings.
-const WITH_SETTINGS: [&str; 6] = ["serve", "doctor", "upgrade", "openapi", "token", "keys"];
+const WITH_SETTINGS: [&str; 9] =
+    ["serve", "doctor", "upgrade", "openapi", "token", "keys", "backup", "restore", "store"];
 /// Those of them that have subcommands of their own.
-const WITH_VERBS: [&str; 2] = ["token", "keys"];
+const WITH_VERBS: [&str; 3] = ["token", "keys", "store"];
+/// Those in whose help few settings matter.
+const WITH_FILES: [&str; 2] = ["backup", "restore"];
 
 /// The settings of `grid serve`, checked each and together.
 #[derive(Debug, Clone, Args)]
@@ -420,7 +445,11 @@ pub fn parse(
     let anywhere = |command: clap::Command, verb: &&'static str| {
         command.mut_subcommand(*verb, token::settings_anywhere)
     };
+    let few = |command: clap::Command, verb: &&'static str| {
+        command.mut_subcommand(*verb, backup::few_settings)
+    };
     let command = WITH_VERBS.iter().fold(Cli::command(), anywhere);
+    let command = WITH_FILES.iter().fold(command, few);
     let command = each_with_settings(command, layers::document);
 
     // First without the other layers: the help shows built-in defaults, and what is wrong here is
@@ -456,6 +485,15 @@ pub fn parse(
         }
         Verb::Keys(keys::Args { config, verb }) => {
             whole(config).map(|config| Command::Keys(config, verb))
+        }
+        Verb::Backup(backup::Args { config, path }) => {
+            whole(config).map(|config| Command::Backup(config, cwd.join(path)))
+        }
+        Verb::Restore(backup::Args { config, path }) => {
+            whole(config).map(|config| Command::Restore(config, cwd.join(path)))
+        }
+        Verb::Store(backup::StoreArgs { config, verb }) => {
+            whole(config).map(|config| Command::Store(config, verb))
         }
     }
 }

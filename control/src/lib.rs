@@ -5,6 +5,7 @@ pub mod account;
 pub mod advisory;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod config;
 pub mod context;
 pub mod denied;

@@ -136,6 +136,8 @@ pub const STORE_PATIENCE: Duration = Duration::from_secs(3);
 pub const STORE_TURN: Duration = Duration::from_secs(10);
 /// How long the start waits for a Redis that is being started beside Grid.
 pub const STORE_START: Duration = Duration::from_secs(10);
+/// How long an export of the store waits for whoever reads it to take the next portion.
+pub const EXPORT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is tried out whether hints would still come.
 pub const HINTS_EVERY: Duration = Duration::from_secs(5);
 

@@ -18,7 +18,7 @@ use crate::{
 const RULE: &str =
     "must be Fernet keys (32 bytes in URL-safe base64), separated by commas, newest first";
 /// The file in the data directory that holds the keys when no setting does.
-const FILE: &str = "fernet_keys";
+pub(crate) const FILE: &str = "fernet_keys";
 
 /// An encrypted text, as it is kept: a Fernet token. Only a [`Keyring`] opens it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! The verbs are those of the domain, and each is atomic. What a durable verb acknowledged survives
 //! a crash; volatile verbs live as long as the store's process and cost no disk write.
 
+mod contents;
 pub mod embedded;
 mod listing;
 mod opened;
@@ -14,7 +15,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 
+pub(crate) use self::tables::SCHEMA;
 pub use self::{
+    contents::{Contents, Export, Record},
     listing::{Listing, Order, OrderKey, ServiceQuery},
     opened::Opened,
 };
@@ -86,9 +89,9 @@ pub struct Resealed {
 }
 
 /// Domain verbs over durable and volatile state.
-pub trait Store: Durable + Volatile {}
+pub trait Store: Durable + Volatile + Contents {}
 
-impl<T: Durable + Volatile> Store for T {}
+impl<T: Durable + Volatile + Contents> Store for T {}
 
 /// The verbs whose acknowledgement survives a crash, unless one says otherwise.
 #[async_trait]

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 const RULE: &str = "must be at least 16 visible ASCII characters without spaces";
 
 /// The file in the data directory that holds the token when no setting does.
-const FILE: &str = "token";
+pub(crate) const FILE: &str = "token";
 
 /// A token in the clear, for who has to present it. It does not show itself.
 #[derive(Clone)]

@@ -38,6 +38,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Bytes of an answer.
 const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of one line of an answer: more than the largest entry of a store takes.
+const LINE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Calls the admin API as the operator. It blocks, and owns what it needs for that.
 pub(crate) struct AdminClient {
@@ -173,6 +175,41 @@ impl AdminClient {
         if status == expected { Ok(answer) } else { Err(self.refused(status, &answer)) }
     }
 
+    /// Asks for an answer that may be long, and has each of its lines taken, without their ends.
+    ///
+    /// # Errors
+    /// When there is no answer, it is refused, it breaks off, or a line is not taken.
+    pub(crate) fn lines(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> control::error::Result<()>,
+    ) -> Result<()> {
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::AUTHORIZATION, &self.authorization)
+            .body(Body::empty())?;
+        self.runtime.block_on(async {
+            let refused = match &self.way {
+                Way::Running(address) => {
+                    let answering = async |answer| each_line(answer, &mut take).await;
+                    let silent = || AdminError::Silent(*address, ANSWER.as_secs());
+                    exchange(*address, request, silent, answering).await?
+                }
+                Way::Own(router) => {
+                    match TowerToHyperService::new(router.clone()).call(request).await {
+                        Ok(answer) => each_line(answer, &mut take).await?,
+                        Err(never) => match never {},
+                    }
+                }
+            };
+            match refused {
+                None => Ok(()),
+                Some((status, answer)) => Err(self.refused(status, &answer)),
+            }
+        })
+    }
+
     /// What an answer says that is not what was asked for.
     pub(crate) fn refused(&self, status: StatusCode, answer: &Value) -> AdminError {
         let mut said = reason(answer);
@@ -236,9 +273,24 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 async fn send(address: SocketAddr, request: Request<Body>) -> Result<(StatusCode, Value)> {
+    // Bounded by whoever asks.
+    let silent = || AdminError::Silent(address, ANSWER.as_secs());
+    exchange(address, request, silent, read).await
+}
+
+/// Sends a request and has its answer read. The answer's head comes within [`ANSWER`].
+async fn exchange<T>(
+    address: SocketAddr,
+    request: Request<Body>,
+    silent: impl Fn() -> AdminError,
+    read: impl AsyncFnOnce(Response<hyper::body::Incoming>) -> Result<T>,
+) -> Result<T> {
     let stream = TokioIo::new(connect(address).await?);
     let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
-    let answer = async { read(sender.send_request(request).await.map_err(broken)?).await };
+    let answer = async {
+        let head = timeout(ANSWER, sender.send_request(request)).await.map_err(|_| silent())?;
+        read(head.map_err(broken)?).await
+    };
     tokio::select! {
         answer = answer => answer,
         // It has no end of its own while an answer is on its way.
@@ -262,6 +314,39 @@ where
     }
     let value = serde_json::from_slice(&bytes);
     Ok((status, value.map_err(|_| broken(format!("{status} with a body that is not JSON")))?))
+}
+
+/// Has each line of a good answer taken; gives one that is not.
+async fn each_line<B>(
+    answer: Response<B>,
+    take: &mut impl FnMut(&[u8]) -> control::error::Result<()>,
+) -> Result<Option<(StatusCode, Value)>>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + std::fmt::Display,
+{
+    if answer.status() != StatusCode::OK {
+        return read(answer).await.map(Some);
+    }
+    let mut body = answer.into_body();
+    let mut line = Vec::new();
+    loop {
+        let silence = || broken(format!("nothing came for {} s", ANSWER.as_secs()));
+        let frame = timeout(ANSWER, body.frame()).await.map_err(|_| silence())?;
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(piece);
+            if line.len() > LINE_BYTES {
+                return Err(broken("a line is too long"));
+            }
+            if line.pop_if(|last| *last == b'\n').is_some() {
+                take(&line)?;
+                line.clear();
+            }
+        }
+    }
+    if line.is_empty() { Ok(None) } else { Err(broken("it ended within a line")) }
 }
 
 fn broken(reason: impl ToString) -> AdminError {

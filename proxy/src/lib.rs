@@ -5,6 +5,7 @@ mod address;
 mod admin;
 mod admit;
 mod background;
+mod backup;
 #[doc(hidden)]
 pub mod bench;
 mod chunked;
@@ -59,7 +60,7 @@ use std::process::ExitCode;
 
 use control::{
     api::{self, ApiLimits},
-    config::{self, Command, Config},
+    config::{self, Command, Config, StoreCommand},
     doctor,
     runtime::Runtimes,
 };
@@ -106,6 +107,18 @@ pub fn main() -> ExitCode {
         Command::Keys(config, command) => {
             show_warnings();
             keys::run(&config, command).map_err(Into::into)
+        }
+        Command::Backup(config, path) => {
+            show_warnings();
+            backup::make(&config, &path).map_err(Into::into)
+        }
+        Command::Restore(config, path) => {
+            show_warnings();
+            backup::restore(&config, &path).map_err(Into::into)
+        }
+        Command::Store(config, StoreCommand::Migrate { to }) => {
+            show_warnings();
+            backup::migrate(&config, to).map_err(Into::into)
         }
         Command::Doctor(config) => match examine(&config) {
             Ok(true) => Ok(()),

@@ -543,3 +543,39 @@ fn the_verbs_of_tokens_take_settings_before_and_behind() {
     let Ok(Command::Show(help)) = read("grid token create --help") else { panic!("no help") };
     assert!(help.contains("--data-dir") && !help.contains("--idle-seconds"), "{help}");
 }
+
+#[test]
+fn backups_and_migrations_take_the_settings_of_serve() {
+    let dir = place(&[("config/grid.toml", "data_dir = \"d\"\n")]);
+    let read = |line: &str| {
+        let args = line.split(' ').map(OsString::from);
+        parse(args, &BTreeMap::new(), dir.path())
+    };
+    let here = |name: &str| dir.path().join(name);
+    for (line, data_dir) in
+        [("grid backup a.backup", "d"), ("grid backup --data-dir e a.backup", "e")]
+    {
+        let Ok(Command::Backup(config, path)) = read(line) else { panic!("{line}") };
+        assert_eq!((config.data_dir, path), (here(data_dir), here("a.backup")), "{line}");
+    }
+    let Ok(Command::Restore(_, path)) = read("grid restore /a.backup") else { panic!("restore") };
+    assert_eq!(path, Path::new("/a.backup"));
+    for line in ["grid store migrate --to redis", "grid store --data-dir d migrate --to redis"] {
+        let Ok(Command::Store(config, verb)) = read(line) else { panic!("{line}") };
+        let to = StoreCommand::Migrate { to: crate::backup::Kind::Redis };
+        assert_eq!((config.data_dir, verb), (here("d"), to), "{line}");
+    }
+    for (line, said) in [
+        ("grid backup", "<FILE>"),
+        ("grid restore a b", "b (from the command line)"),
+        ("grid store migrate", "--to <KIND>"),
+        ("grid store migrate --to file", "redis, embedded"),
+    ] {
+        let error = read(line).expect_err("refused").to_string();
+        assert!(error.contains(said) && error.lines().count() == 1, "{line}: {error}");
+    }
+    for line in ["grid backup --help", "grid restore --help", "grid store migrate --help"] {
+        let Ok(Command::Show(help)) = read(line) else { panic!("no help") };
+        assert!(help.contains("--data-dir") && !help.contains("--idle-seconds"), "{help}");
+    }
+}

@@ -16,13 +16,18 @@ mod schema;
 mod scratch;
 mod tables;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
-use redb::{Durability, ReadableDatabase};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tokio::{
+    runtime::Handle,
     sync::{broadcast, watch},
     task::{JoinHandle, spawn_blocking},
 };
@@ -30,7 +35,8 @@ use tokio::{
 use self::{file::File, memory::Memory, schema::Opened};
 use super::{
     Change, Page, ServiceQuery, Volatile,
-    tables::{Backend, Done, Effect, Fault, Survival},
+    contents::Sink,
+    tables::{Backend, Done, Effect, Fault, Survival, Table},
 };
 use crate::{
     error::{Error, Result},
@@ -45,6 +51,7 @@ const HINTS: usize = 1024;
 #[derive(Clone)]
 pub struct Embedded {
     shared: Arc<Shared>,
+    exporting: Arc<tokio::sync::Mutex<()>>,
     instance: InstanceId,
 }
 
@@ -65,7 +72,19 @@ impl Embedded {
     /// `File` when the directory cannot be made or read; `Store` when another Grid uses it, a newer
     /// Grid wrote it, or the file is damaged.
     pub fn open(dir: &Path) -> Result<Self> {
-        let Opened { disk, database, instance, listings } = schema::open(dir)?;
+        Self::of(schema::open(dir, None)?)
+    }
+
+    /// As [`Embedded::open`], for a store that is to be filled with what was another one's: it gets the
+    /// id of that one.
+    ///
+    /// # Errors
+    /// `Store`, besides, when it has another id and is not empty.
+    pub fn open_as(dir: &Path, instance: &InstanceId) -> Result<Self> {
+        Self::of(schema::open(dir, Some(instance))?)
+    }
+
+    fn of(Opened { disk, database, instance, listings }: Opened) -> Result<Self> {
         let mut memory = Memory::default();
         for listing in listings {
             memory.list(listing);
@@ -78,6 +97,7 @@ impl Embedded {
                 memory: Mutex::new(memory),
                 changes: broadcast::Sender::new(HINTS),
             }),
+            exporting: Arc::default(),
             instance,
         })
     }
@@ -87,13 +107,27 @@ impl Embedded {
         schema::file(dir).exists()
     }
 
+    /// Puts the file of a directory aside, so that it is not taken for the store any more: where it is
+    /// then. An earlier one there is replaced.
+    ///
+    /// # Errors
+    /// `File`.
+    pub(crate) fn put_aside(dir: &Path) -> Result<PathBuf> {
+        let (file, aside) = (schema::file(dir), dir.join("grid.redb.migrated"));
+        fs::rename(&file, &aside).map_err(Error::file("rename", &file))?;
+        let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(Error::file("sync", dir))?;
+        Ok(aside)
+    }
+
     /// This data directory's id: made when it was first opened, and kept.
     pub fn instance_id(&self) -> &InstanceId {
         &self.instance
     }
 
     /// Gives the file up, so that another process can open it: transactions that run come to their
-    /// end first, and later ones fail. What is in memory stays: the volatile verbs and `view` go on.
+    /// end first, but for exports, which fail, as do later ones. What is in memory stays: the volatile
+    /// verbs and `view` go on.
     pub async fn close(&self) {
         let shared = Arc::clone(&self.shared);
         let closed = spawn_blocking(move || shared.file.close());
@@ -114,6 +148,62 @@ impl Embedded {
 impl Backend for Embedded {
     type Read = tables::Read;
     type Write = tables::Write;
+
+    fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    fn exporting(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.exporting)
+    }
+
+    async fn export(&self, mut into: Sink) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut wanted = shared.file.wanted();
+        let runtime = Handle::current();
+        let send = move |database: &Database| {
+            let transaction = database.begin_read()?;
+            let all = async {
+                for table in Table::ALL {
+                    for entry in transaction.open_table(tables::definition(table))?.iter()? {
+                        let (key, value) = entry?;
+                        into.put(table, key.value().to_vec(), value.value().to_vec()).await?;
+                    }
+                }
+                into.flush().await
+            };
+            runtime.block_on(async {
+                tokio::select! {
+                    done = all => done,
+                    _ = wanted.changed() => Err(Fault::Broken(
+                        "the store is given up, or its file is opened anew; ask again".to_owned(),
+                    )),
+                }
+            })
+        };
+        blocking("export", move || {
+            let outcome = shared.file.with(send);
+            shared.recover(outcome)
+        })
+        .await
+    }
+
+    async fn entries(&self) -> Result<u64> {
+        let shared = Arc::clone(&self.shared);
+        let count = |database: &Database| {
+            let transaction = database.begin_read()?;
+            let mut entries = 0;
+            for table in Table::ALL {
+                entries += transaction.open_table(tables::definition(table))?.len()?;
+            }
+            Ok(entries)
+        };
+        blocking("count", move || {
+            let outcome = shared.file.with(count);
+            shared.recover(outcome)
+        })
+        .await
+    }
 
     async fn read<T, V>(&self, operation: &'static str, verb: V) -> Result<T>
     where

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use super::{
-    Store,
+    Contents, Record, Store, contents,
     embedded::Embedded,
     redis::{Part, Redis, RedisSettings},
 };
-use crate::{config::Config, error::Result, name::InstanceId};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    name::InstanceId,
+};
 
 /// A store of either kind. Cheap to clone; all clones are one store.
 #[derive(Clone)]
@@ -24,8 +28,27 @@ impl Opened {
     /// as long as the runtime in which this is called.
     ///
     /// # Errors
-    /// As [`Embedded::open`] and [`Redis::open`].
+    /// As [`Embedded::open`] and [`Redis::open`]; `Store` when it was not filled to the end.
     pub async fn open(config: &Config, part: Part) -> Result<Self> {
+        let opened = Self::open_any(config, part).await?;
+        opened.expect_finished().await?;
+        Ok(opened)
+    }
+
+    /// Opens the same with control, to be filled with what was another one's: see
+    /// [`Embedded::open_as`] and [`Redis::open_as`].
+    ///
+    /// # Errors
+    /// Theirs.
+    pub async fn open_as(config: &Config, instance: &InstanceId) -> Result<Self> {
+        let dir = &config.data_dir;
+        match RedisSettings::of(config) {
+            Some(settings) => Redis::open_as(&settings, dir, instance).await.map(Self::Redis),
+            None => Embedded::open_as(dir, instance).map(Self::Embedded),
+        }
+    }
+
+    async fn open_any(config: &Config, part: Part) -> Result<Self> {
         let Some(settings) = RedisSettings::of(config) else {
             return Embedded::open(&config.data_dir).map(Self::Embedded);
         };
@@ -61,6 +84,59 @@ impl Opened {
         match self {
             Self::Embedded(store) => Arc::new(store.clone()),
             Self::Redis(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// Refuses a store that is being filled, or was and did not come to the end.
+    pub(crate) async fn expect_finished(&self) -> Result<()> {
+        match self.is_unfinished().await? {
+            false => Ok(()),
+            true => Err(Error::Store {
+                operation: "open",
+                reason:
+                    "a restore or a migration into it did not come to its end: repeat that (grid \
+                         restore, grid store migrate)"
+                        .to_owned(),
+            }),
+        }
+    }
+
+    pub(crate) async fn is_unfinished(&self) -> Result<bool> {
+        match self {
+            Self::Embedded(store) => contents::is_unfinished(store).await,
+            Self::Redis(store) => contents::is_unfinished(store).await,
+        }
+    }
+
+    /// Begins to fill it; see [`contents`].
+    pub(crate) async fn begin_to_fill(&self) -> Result<()> {
+        match self {
+            Self::Embedded(store) => contents::begin(store).await,
+            Self::Redis(store) => contents::begin(store).await,
+        }
+    }
+
+    /// Adds entries, while it is being filled.
+    pub(crate) async fn fill(&self, records: Vec<Record>) -> Result<()> {
+        match self {
+            Self::Embedded(store) => contents::fill(store, records).await,
+            Self::Redis(store) => contents::fill(store, records).await,
+        }
+    }
+
+    /// Ends to fill it with so many entries.
+    pub(crate) async fn end_to_fill(&self, entries: u64) -> Result<()> {
+        match self {
+            Self::Embedded(store) => contents::end(store, entries).await,
+            Self::Redis(store) => contents::end(store, entries).await,
+        }
+    }
+
+    /// Everything that is kept.
+    pub(crate) fn contents(&self) -> &dyn Contents {
+        match self {
+            Self::Embedded(store) => store,
+            Self::Redis(store) => store,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! settings promise.
 
 mod address;
+mod export;
 mod hints;
 mod keys;
 mod lease;
@@ -19,7 +20,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -33,6 +34,7 @@ use self::{
 };
 use super::{
     Change, Page, ServiceQuery,
+    contents::Sink,
     tables::{Backend, Done, Effect, Fault, Survival},
 };
 use crate::{
@@ -81,6 +83,9 @@ pub struct Redis {
     listings: Arc<Mutex<Listings>>,
     /// Held by the writer whose turn it is: writers of one process do not overtake each other.
     turn: Arc<Mutex<()>>,
+    exporting: Arc<Mutex<()>>,
+    /// True when control is to be given up: whoever reads for long stops.
+    closing: Arc<watch::Sender<bool>>,
     lease: Option<Arc<Lease>>,
     _listening: Arc<Aborted>,
 }
@@ -102,7 +107,20 @@ impl Redis {
     /// `Store` when the Redis does not answer within [`crate::limits::STORE_START`], a newer Grid wrote
     /// it, it is another Grid's, or another process has control; `File`.
     pub async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) -> Result<Self> {
-        opening::open(settings, data_dir, part).await
+        opening::open(settings, data_dir, part, None).await
+    }
+
+    /// As [`Redis::open`] with control, for a store that is to be filled with what was another one's: it
+    /// gets the id of that one.
+    ///
+    /// # Errors
+    /// `Store`, besides, when it has another id and is not empty.
+    pub async fn open_as(
+        settings: &RedisSettings,
+        data_dir: &Path,
+        instance: &InstanceId,
+    ) -> Result<Self> {
+        opening::open(settings, data_dir, Part::Control, Some(instance)).await
     }
 
     /// Whose containers are ours: the same for all processes of one data directory.
@@ -113,10 +131,18 @@ impl Redis {
     /// Gives control up, so that another process can have it; writes fail from now on, and all else
     /// goes on.
     pub async fn close(&self) {
+        self.closing.send_replace(true);
         // Whoever has the turn finishes first.
         let _turn = self.turn.lock().await;
         if let Some(lease) = &self.lease {
             lease.give_up();
+        }
+    }
+
+    fn expect_control(&self) -> Result<(), Fault> {
+        match &self.lease {
+            Some(lease) if !lease.is_given_up() => Ok(()),
+            _ => Err(no_control()),
         }
     }
 
@@ -127,11 +153,7 @@ impl Redis {
     {
         let turn = timeout(limits::STORE_TURN, self.turn.lock()).await;
         let _turn = turn.map_err(|_| Fault::Broken("those before it take too long".to_owned()))?;
-        if self.lease.as_ref().is_none_or(|lease| lease.is_given_up()) {
-            return Err(Fault::Broken(
-                "this process has no control of the store (any more)".into(),
-            ));
-        }
+        self.expect_control()?;
         for attempt in 0..ATTEMPTS {
             let mut transaction = Write::begin(&self.server);
             let outcome = verb(&mut transaction).await;
@@ -161,9 +183,34 @@ impl Redis {
     }
 }
 
+fn no_control() -> Fault {
+    Fault::Broken("this process has no control of the store (any more)".into())
+}
+
 impl Backend for Redis {
     type Read = Read;
     type Write = Write;
+
+    fn instance(&self) -> &InstanceId {
+        &self.server.instance
+    }
+
+    fn exporting(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.exporting)
+    }
+
+    async fn export(&self, into: Sink) -> Result<()> {
+        let mut closing = self.closing.subscribe();
+        let done = tokio::select! {
+            done = self.send_all(into) => done,
+            _ = closing.wait_for(|closing| *closing) => Err(no_control()),
+        };
+        done.map_err(|fault| fault.during("export"))
+    }
+
+    async fn entries(&self) -> Result<u64> {
+        self.count_all().await.map_err(|fault| fault.during("count"))
+    }
 
     async fn read<T, V>(&self, operation: &'static str, verb: V) -> Result<T>
     where

@@ -1,24 +1,26 @@
 //! What every store is made of underneath: tables of bytes, read and changed in transactions. The
 //! verbs are written once, over these; a store only says how a transaction runs.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
 
-use super::{Listing, Page, ServiceQuery};
+use super::{Listing, Page, ServiceQuery, contents::Sink};
 use crate::{
     error::{Error, Result},
-    name::ServiceId,
+    name::{InstanceId, ServiceId},
 };
 
 /// The version of all tables. A change that an older Grid would misread counts it up.
-pub(super) const SCHEMA: u32 = 3;
+pub(crate) const SCHEMA: u32 = 3;
 
 /// A table. Code and logs have tables of their own, so that a scan over records reads neither.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")] // as `name` has it
 pub(super) enum Table {
-    /// [`PLACES`] → the place in the order of creation that the next service gets.
+    /// [`PLACES`] → the place in the order of creation that the next service gets; [`UNFINISHED`].
     Counters,
     /// Service id → JSON without code.
     Services,
@@ -103,6 +105,10 @@ impl Table {
 /// The key in [`Table::Counters`].
 pub(super) const PLACES: &[u8] = b"places";
 
+/// The key in [`Table::Counters`] that is there while a store is being filled from elsewhere: what is
+/// in it is not yet anything to work with.
+pub(super) const UNFINISHED: &[u8] = b"unfinished";
+
 /// A key with its value.
 pub(super) type Entry = (Vec<u8>, Vec<u8>);
 
@@ -182,9 +188,21 @@ pub(super) trait Tables: Reads {
 }
 
 /// How a store runs transactions, and the copy of listings that it keeps.
-pub(super) trait Backend: Send + Sync + 'static {
+pub(super) trait Backend: Clone + Send + Sync + 'static {
     type Read: Reads;
     type Write: Tables;
+
+    /// Whose containers are ours.
+    fn instance(&self) -> &InstanceId;
+
+    /// Held by the one export that there may be at a time.
+    fn exporting(&self) -> Arc<Mutex<()>>;
+
+    /// Sends all entries as they are at one moment.
+    fn export(&self, into: Sink) -> impl Future<Output = Result<()>> + Send;
+
+    /// How many entries there are in all tables.
+    fn entries(&self) -> impl Future<Output = Result<u64>> + Send;
 
     /// Runs a verb that reads. It may run more than once: when what it read changed meanwhile.
     fn read<T, V>(

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod again;
+mod backup;
 mod conformance;
 mod crash;
 mod creation;

@@ -12,10 +12,13 @@ use control::{
     audit::{AuditEntry, AuditQuery},
     environment::EnvVar,
     error::{Error, Result},
-    name::{DeploymentId, ReplicaId, ServiceId, TokenId, UserName},
+    name::{DeploymentId, InstanceId, ReplicaId, ServiceId, TokenId, UserName},
     secret::Keyring,
     service::{Deployment, LogLine, Obstacle, Phase, Replica, Seen, Service, ServiceView, Wish},
-    store::{Attempt, Change, Creation, Durable, Page, Resealed, ServiceQuery, Store, Volatile},
+    store::{
+        Attempt, Change, Contents, Creation, Durable, Export, Page, Resealed, ServiceQuery, Store,
+        Volatile,
+    },
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -86,6 +89,17 @@ impl Line {
             return Err(lost("its answer got lost"));
         }
         answer
+    }
+}
+
+#[async_trait]
+impl Contents for Line {
+    fn instance(&self) -> &InstanceId {
+        self.subject.store.instance()
+    }
+
+    async fn export(&self) -> Result<Export> {
+        self.call("export", |store| Box::pin(async move { store.export().await })).await
     }
 }
 

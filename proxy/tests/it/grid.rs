@@ -155,6 +155,13 @@ impl Grid {
         self.relaunch(launch);
     }
 
+    /// As [`Grid::restart`], with other settings from now on.
+    pub(crate) fn restart_with(&mut self, settings: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.settings = settings.iter().map(owned).collect();
+        self.restart();
+    }
+
     /// As [`Grid::restart`], but does not wait until it is ready, because something is amiss.
     pub(crate) fn restart_unready(&mut self) {
         self.relaunch(launch_unready);

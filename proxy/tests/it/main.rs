@@ -3,6 +3,7 @@
 
 mod access;
 mod accounts;
+mod backup;
 mod bodies;
 mod concurrency;
 mod connections;

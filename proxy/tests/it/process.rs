@@ -135,7 +135,7 @@ pub(crate) fn launch_part(
 }
 
 /// Where a Grid's own Redis is, when it has one: see `redis`.
-fn redis_url(data_dir: &Path) -> String {
+pub(crate) fn redis_url(data_dir: &Path) -> String {
     format!("unix://{}", data_dir.join(SOCKET).display())
 }
 

@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use redb::{Database, DatabaseError, Durability};
 use tokio::sync::watch;
 
@@ -26,6 +26,8 @@ pub(super) struct File {
     /// None when it was given up. Transactions hold it shared, so whoever has it alone knows that
     /// none is open.
     held: RwLock<Option<Held>>,
+    /// Told when somebody wants it alone, for those who hold it for long.
+    wanted: watch::Sender<()>,
     /// Why nothing can be written.
     problem: watch::Sender<Option<String>>,
 }
@@ -44,12 +46,23 @@ pub(super) type Reload<'a> = &'a dyn Fn(&Database) -> Result<(), Fault>;
 impl File {
     pub(super) fn new(disk: Arc<Disk>, database: Database) -> Self {
         let held = RwLock::new(Some(Held { disk, database: Some(database), scratch: false }));
-        Self { held, problem: watch::Sender::new(None) }
+        Self { held, wanted: watch::Sender::new(()), problem: watch::Sender::new(None) }
     }
 
     /// Why nothing can be written, as long as that is so.
     pub(super) fn problem(&self) -> watch::Receiver<Option<String>> {
         self.problem.subscribe()
+    }
+
+    /// Changes when somebody waits for those who work with the database.
+    pub(super) fn wanted(&self) -> watch::Receiver<()> {
+        self.wanted.subscribe()
+    }
+
+    /// Waits until nobody works with the database.
+    fn alone(&self) -> RwLockWriteGuard<'_, Option<Held>> {
+        self.wanted.send_replace(());
+        self.held.write()
     }
 
     /// Lets somebody work with the database.
@@ -66,7 +79,7 @@ impl File {
 
     /// Gives the file up, when nobody is in a transaction any more.
     pub(super) fn close(&self) {
-        drop(self.held.write().take());
+        drop(self.alone().take());
     }
 
     /// What whoever wants to write is told while it ails.
@@ -85,7 +98,7 @@ impl File {
         if !self.held.read().as_ref().is_some_and(failed) {
             return false;
         }
-        let mut held = self.held.write();
+        let mut held = self.alone();
         let Some(held) = held.as_mut() else { return false };
         let Some(failure) = held.disk.take_failure() else { return false };
         tracing::warn!(%failure, "the store's file is opened anew");
@@ -106,7 +119,7 @@ impl File {
             self.set_problem(reason);
             return false;
         }
-        let mut guard = self.held.write();
+        let mut guard = self.alone();
         let Some(held) = guard.as_mut() else { return true };
         if (held.database.is_none() || held.scratch) && !self.reopen(held, reload) {
             return false;

@@ -242,7 +242,7 @@ mod tests {
         let id = ServiceId::new();
         write(dir.path(), "1", |transaction| put(transaction, NAMES, "hello", id.as_bytes()));
         for _ in 0..2 {
-            let opened = schema::open(dir.path()).expect("migrates, once");
+            let opened = schema::open(dir.path(), None).expect("migrates, once");
             let transaction = opened.database.begin_write().expect("begins");
             let names = super::super::tables::definition(Table::Names);
             let names = transaction.open_table(names).expect("opens");

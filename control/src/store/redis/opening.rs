@@ -20,13 +20,13 @@ use super::{
     keys::Keys,
     lease::{Lease, Seat},
     link::{Link, Request},
-    server::Server,
+    server::{FENCED, Server},
 };
 use crate::{
     error::{Error, Result},
     limits,
     name::InstanceId,
-    store::tables::{Fault, SCHEMA},
+    store::tables::{Fault, SCHEMA, Table, UNFINISHED},
 };
 
 const OPEN: &str = "open";
@@ -45,7 +45,32 @@ static PREPARE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) -> Result<Redis> {
+/// KEYS: meta, control, and the hashes of all tables, that of the counters first. ARGV: the instance, the
+/// one that it is to become, holder, the key of the mark. Only a Redis in which nothing is, or nothing
+/// that was finished, becomes another one's.
+static ADOPT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local instance = redis.call('HGET', KEYS[1], 'instance')
+         if instance == ARGV[2] then return 'adopted' end
+         if instance ~= ARGV[1] then return 'full' end
+         local holder = redis.call('GET', KEYS[2])
+         if holder and holder ~= ARGV[3] then return 'fenced' end
+         if redis.call('HEXISTS', KEYS[3], ARGV[4]) == 0 then
+           for i = 3, #KEYS do
+             if redis.call('EXISTS', KEYS[i]) == 1 then return 'full' end
+           end
+         end
+         redis.call('HSET', KEYS[1], 'instance', ARGV[2])
+         return 'adopted'",
+    )
+});
+
+pub(super) async fn open(
+    settings: &RedisSettings,
+    data_dir: &Path,
+    part: Part,
+    adopt: Option<&InstanceId>,
+) -> Result<Redis> {
     let RedisSettings { url, prefix } = settings;
     fs::create_dir_all(data_dir).map_err(Error::file("create", data_dir))?;
     let seat = match part {
@@ -59,11 +84,19 @@ pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) 
     let keys = Keys::with(prefix);
     let file = InstanceFile::of(data_dir);
     let known = file.read()?;
-    let (schema, instance, is_new) = prepare(&link, &keys, known.clone()).await?;
+    let wanted = adopt.cloned().or_else(|| known.clone());
+    let (schema, mut instance, is_new) = prepare(&link, &keys, wanted).await?;
     check_schema(&schema, url).map_err(|fault| fault.during(OPEN))?;
+    if let Some(adopt) = adopt {
+        let holder = seat.as_ref().map_or("", |seat| &seat.holder);
+        let adopted = become_anothers(&link, &keys, &instance, adopt, holder).await;
+        adopted.map_err(|fault| fault.during(OPEN))?;
+        instance = adopt.clone();
+    }
     match known {
+        Some(known) if adopt.is_some() && known != instance => file.write(&instance)?,
         Some(known) if known == instance => {
-            if is_new {
+            if is_new && adopt.is_none() {
                 tracing::warn!(
                     "Redis at {url} has nothing of this Grid ({}), which is not new: it begins with \
                      nothing. If that is wrong, stop it, restore a backup of the Redis, and start again",
@@ -109,6 +142,8 @@ pub(super) async fn open(settings: &RedisSettings, data_dir: &Path, part: Part) 
         server,
         listings: Arc::default(),
         turn: Arc::default(),
+        exporting: Arc::default(),
+        closing: Arc::default(),
         lease,
         _listening: listening,
     })
@@ -147,6 +182,30 @@ fn check_url(fault: Fault) -> Fault {
             Fault::Broken(format!("{reason}; is that the Redis, and is REDIS_URL right?"))
         }
         refused @ Fault::Refused(_) => refused,
+    }
+}
+
+async fn become_anothers(
+    link: &Link,
+    keys: &Keys,
+    instance: &InstanceId,
+    adopt: &InstanceId,
+    holder: &str,
+) -> Result<(), Fault> {
+    let mut script = ADOPT.prepare_invoke();
+    script.key(&keys.meta).key(&keys.control);
+    for table in Table::ALL {
+        script.key(keys.table(table));
+    }
+    script.arg(instance.as_str()).arg(adopt.as_str()).arg(holder).arg(UNFINISHED);
+    match link.ask::<String>(Request::Script(&script)).await?.value.as_str() {
+        "adopted" => Ok(()),
+        "fenced" => Err(Fault::Broken(FENCED.to_owned())),
+        _ => Err(Fault::Broken(format!(
+            "Redis at {} has services, tokens or an audit log of another Grid under this prefix \
+             (instance {instance}): use another GRID_REDIS_PREFIX",
+            link.url()
+        ))),
     }
 }
 
