@@ -26,6 +26,8 @@ use crate::{
 
 /// Pause before a removal that failed is tried again.
 const REMOVE_AGAIN: Duration = Duration::from_secs(1);
+/// How long the edge may take to say what the engine has said already. It sees it at once, too.
+const HEARSAY: Duration = Duration::from_secs(1);
 
 /// One container.
 #[derive(Debug, Clone)]
@@ -38,11 +40,25 @@ pub struct Machine {
 enum State {
     Launching,
     Doomed,
-    Waiting { until: Instant },
-    Found { until: Instant, unwanted: bool },
+    Waiting {
+        until: Instant,
+    },
+    Found {
+        until: Instant,
+        unwanted: bool,
+    },
     Serving,
-    Draining { until: Instant },
-    Removing { again: Option<Instant> },
+    Draining {
+        until: Instant,
+    },
+    /// Its process has ended, and the edge has not said yet how much there is to do without it. Until
+    /// then it counts: the demand that is known may be of requests that ended with it.
+    Ended {
+        until: Instant,
+    },
+    Removing {
+        again: Option<Instant>,
+    },
     Gone,
 }
 
@@ -128,6 +144,7 @@ impl Machine {
                 | State::Waiting { .. }
                 | State::Found { unwanted: false, .. }
                 | State::Serving
+                | State::Ended { .. }
         )
     }
 
@@ -160,9 +177,10 @@ impl Machine {
     /// When a `Tick` will change something, at the earliest.
     pub fn next_tick(&self) -> Option<Instant> {
         match self.state {
-            State::Waiting { until } | State::Found { until, .. } | State::Draining { until } => {
-                Some(until)
-            }
+            State::Waiting { until }
+            | State::Found { until, .. }
+            | State::Draining { until }
+            | State::Ended { until } => Some(until),
             State::Removing { again } => again,
             State::Launching | State::Doomed | State::Serving | State::Gone => None,
         }
@@ -240,7 +258,14 @@ impl Machine {
             (State::Waiting { .. }, Event::Retire) => self.remove(Removal::Ordinary),
 
             (State::Serving, Event::Seen(Seen::Gone { cause })) => self.remove(removal(cause)),
-            (State::Serving, Event::Exited) => self.remove(removal(GoneCause::Closed)),
+            (State::Serving, Event::Exited) => {
+                self.state = State::Ended { until: now + HEARSAY };
+                vec![]
+            }
+            (State::Ended { .. }, Event::Seen(Seen::Gone { cause })) => self.remove(removal(cause)),
+            (State::Ended { until }, Event::Tick) if now >= until => {
+                self.remove(removal(GoneCause::Closed))
+            }
             (State::Serving, Event::Retire) => {
                 self.state = State::Draining { until: now + self.drain_within };
                 vec![Action::Drain]
@@ -416,6 +441,27 @@ mod tests {
         let too_late = silent.next_tick().expect("a bound");
         assert_eq!(too_late, now + run + limits::START);
         assert!(matches!(silent.on(Event::Tick, too_late)[..], [Action::Remove(_)]));
+    }
+
+    #[test]
+    fn one_that_ended_counts_until_the_edge_has_said_so() {
+        let now = Instant::now();
+        let serving = || {
+            let mut machine = Machine::launching(Duration::ZERO);
+            machine.on(Event::Launched, now);
+            machine.on(Event::Seen(Seen::Ready), now);
+            assert_eq!(machine.on(Event::Exited, now), []);
+            assert!(machine.counts() && !machine.serves() && !machine.is_launched());
+            machine
+        };
+        let gone = Event::Seen(Seen::Gone { cause: GoneCause::Closed });
+        let ended = [Action::Remove(removal(GoneCause::Closed))];
+        let mut machine = serving();
+        assert_eq!(machine.on(gone, now), ended);
+        assert!(!machine.counts());
+        let mut unheard = serving();
+        let until = unheard.next_tick().expect("a bound");
+        assert_eq!(unheard.on(Event::Tick, until), ended, "the edge may be away");
     }
 
     #[test]

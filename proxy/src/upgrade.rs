@@ -133,8 +133,11 @@ pub(crate) fn ask(config: &Config) -> Result<String, Box<dyn std::error::Error>>
     let place = Place::of(&config.data_dir, config.role);
     let data_dir = config.data_dir.display();
     let old = place.serving().ok_or_else(|| {
-        let role = config.role.as_str();
-        format!("no Grid with role {role} serves with the data directory {data_dir}: start one with grid serve, or name its directory with --data-dir and its role with --role")
+        let role = match config.role {
+            Role::All => String::new(),
+            role => format!(" and the role {}", role.as_str()),
+        };
+        format!("no Grid serves with the data directory {data_dir}{role}: start one with grid serve, or name its directory with --data-dir and its role with --role")
     })?;
     let failure = place.failure();
     match std::fs::remove_file(&failure) {
