@@ -4,7 +4,7 @@
 //! the hint have followed it, so memory sees commits in their order. `view` reads memory only.
 //!
 //! A verb that is acknowledged is on the disk: its commit waits for the sync. Two are not
-//! ([`Survival::Process`]), because what they say may be lost with a crash: the way of a deployment
+//! (`Survival::Process`), because what they say may be lost with a crash: the way of a deployment
 //! that then starts again, and when a token was last used. The next commit takes them along.
 
 mod disk;
