@@ -1,7 +1,7 @@
 //! What is kept in Redis, under which keys.
 //!
-//! All begin with `{<prefix>}:`, so that several Grids share a Redis, and one Grid has one slot of a
-//! cluster. What depends on the schema has its number in the key, too.
+//! All begin with `{<prefix>}:`, so that several Grids share a Redis, and one Grid would have one slot of
+//! a cluster. What depends on the schema has its number in the key, too.
 
 use crate::{
     name::ServiceId,
