@@ -14,6 +14,8 @@ from redis import Redis
 
 KINDS = ("embedded", "redis")
 SERVED_WITHIN = 60
+# Seconds until every service was looked at after a start.
+SETTLED = 5
 # Requests over one connection, while the Redis counts its commands.
 STEADY = 2_000
 
@@ -37,6 +39,7 @@ def measure(binary: pathlib.Path, share: pathlib.Path, scratch: pathlib.Path, en
                 with Lonely(binary, share, scratch, engine, own) as grid:
                     results[part][kind] = fill(grid, many, redis if kind == "redis" else None)
                     results[part][kind]["served_after"] = restart(grid)
+                    time.sleep(SETTLED)
                     results[part][kind]["rss_restarted"] = machine.rss(grid.pid)
         return results
 

@@ -10,26 +10,28 @@ def render(samples: dict) -> str:
     rows = []
     for kind, name in NAMES.items():
         few, many = samples["restored"][kind], samples["many"][kind]
-        mib = many["rss"][1] - many["rss"][0]
+        made, kept = many["rss"][1] - many["rss"][0], many["rss_restarted"] - many["rss"][0]
         rows.append(
             [
                 name,
                 f"{wakes[kind]:.1f}",
                 f"{median(few['served_after']):,.0f}",
                 f"{median(many['served_after']):,.0f}",
-                f"{mib:.1f}",
+                f"{kept:.1f}",
+                f"{made:.1f}",
                 f"{many['redis_bytes'] / 1024 / 1024:.1f}" if many["redis_bytes"] else "",
                 f"{many['created_per_second']:,.0f}",
             ]
         )
     steady = samples["steady"]
+    apart = f" Measured apart from the rest, by `{samples['apart']}`." if "apart" in samples else ""
     few, many = samples["restored"]["redis"]["services"], samples["many"]["redis"]["services"]
     heads = ["store", "wake, ms", f"{few:,} services served after, ms", f"{many:,} after, ms"]
-    heads += [f"{many:,} cost Grid, MiB", "cost the Redis, MiB", "created per second"]
+    heads += [f"{many:,} cost Grid, MiB", "just after they were made, MiB", "cost the Redis, MiB", "created per second"]
     return (
         "## Embedded store and Redis\n\nBoth have everything on the disk before they answer (Redis with `appendfsync always`, "
         "over a Unix socket). Wakes are those of one function each, in turns; a start is measured from the new process to its "
-        "first answer to the public, without an engine. Medians.\n\n"
+        f"first answer to the public, without an engine. Medians.{apart}\n\n"
         + table(heads, rows)
         + f"\nA wake takes **{wakes['redis'] - wakes['embedded']:+.1f} ms** through Redis (the aim is less than 3). "
         f"While {steady['requests']:,} requests were answered in {steady['seconds']:.1f} s, the Redis had {steady['with_traffic']} "

@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// So many bytes must fit beside the file before it is written again after a failure: some of the
 /// largest changes, so that not every one of the next ones fails again.
 const ROOM: usize = 4 << 20;
+/// Bytes of the file that redb keeps in memory. What is asked for often is copied elsewhere, and the
+/// system has the file in memory, too.
+const CACHE: usize = 16 << 20;
 /// Bytes that are read or written at a time.
 const BLOCK: usize = 64 << 10;
 
@@ -67,12 +70,13 @@ impl Disk {
             self.note("write", self.rewrite())?;
             self.troubles.lock().unsynced = false;
         }
-        Database::builder().create_with_backend(Handle(Arc::clone(self)))
+        Database::builder().set_cache_size(CACHE).create_with_backend(Handle(Arc::clone(self)))
     }
 
     /// A database that leaves the file as it is, and forgets what is written to it.
     pub(super) fn scratch(self: &Arc<Self>) -> Result<Database, DatabaseError> {
-        Database::builder().create_with_backend(Scratch::new(Arc::clone(self))?)
+        let scratch = Scratch::new(Arc::clone(self))?;
+        Database::builder().set_cache_size(CACHE).create_with_backend(scratch)
     }
 
     pub(super) fn len(&self) -> io::Result<u64> {
