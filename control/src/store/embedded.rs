@@ -216,9 +216,9 @@ impl Backend for Embedded {
         let shared = Arc::clone(&self.shared);
         blocking(operation, move || {
             let attempt = || {
-                shared
-                    .file
-                    .with(|database| at_once(verb(&mut tables::Read(database.begin_read()?))))
+                shared.file.with(|database| {
+                    at_once(verb(&mut tables::Transaction(database.begin_read()?)))
+                })
             };
             // Once more when the file had to be opened anew.
             match shared.recover(attempt()) {
@@ -247,7 +247,7 @@ impl Backend for Embedded {
             let outcome = shared.file.with(|database| {
                 let mut transaction = database.begin_write()?;
                 transaction.set_durability(durability)?;
-                let mut transaction = tables::Write(transaction);
+                let mut transaction = tables::Transaction(transaction);
                 let (value, effect) = at_once(verb(&mut transaction))?;
                 if effect == Effect::Nothing {
                     transaction.0.abort()?;

@@ -20,7 +20,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, MutexGuard, watch},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -139,6 +139,12 @@ impl Redis {
         }
     }
 
+    /// Waits for the turn of a writer.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>, Fault> {
+        let turn = timeout(limits::STORE_TURN, self.turn.lock()).await;
+        turn.map_err(|_| Fault::Broken("those before it take too long".to_owned()))
+    }
+
     fn expect_control(&self) -> Result<(), Fault> {
         match &self.lease {
             Some(lease) if !lease.is_given_up() => Ok(()),
@@ -151,8 +157,7 @@ impl Redis {
     where
         V: for<'t> Fn(&'t mut Write) -> BoxFuture<'t, Done<T>>,
     {
-        let turn = timeout(limits::STORE_TURN, self.turn.lock()).await;
-        let _turn = turn.map_err(|_| Fault::Broken("those before it take too long".to_owned()))?;
+        let _turn = self.turn().await?;
         self.expect_control()?;
         for attempt in 0..ATTEMPTS {
             let mut transaction = Write::begin(&self.server);
@@ -224,7 +229,7 @@ impl Backend for Redis {
         for attempt in 0..ATTEMPTS {
             // Whoever has control is overtaken by itself only: it writes nothing while this reads.
             if attempt == UNDISTURBED_AFTER && self.lease.is_some() {
-                _turn = timeout(limits::STORE_TURN, self.turn.lock()).await.ok();
+                _turn = self.turn().await.ok();
             }
             let mut transaction = Read::begin(&self.server);
             let outcome = verb(&mut transaction).await;

@@ -298,6 +298,16 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// What is wrong, for the operator.
+    pub(super) fn into_reason(self) -> String {
+        match self {
+            Fault::Refused(error) => error.to_string(),
+            Fault::Broken(reason) => reason,
+        }
+    }
+}
+
 impl From<serde_json::Error> for Fault {
     fn from(error: serde_json::Error) -> Self {
         Fault::Broken(error.to_string())

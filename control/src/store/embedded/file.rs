@@ -130,7 +130,7 @@ impl File {
             Ok::<_, Fault>(transaction.commit()?)
         });
         if let Err(fault) = trial {
-            self.set_problem(held.disk.take_failure().unwrap_or_else(|| text(fault)));
+            self.set_problem(held.disk.take_failure().unwrap_or_else(|| fault.into_reason()));
             self.reopen(held, reload);
             return false;
         }
@@ -149,12 +149,12 @@ impl File {
         };
         held.scratch = false;
         if let Err(fault) = ready(held.disk.database()).map(|new| held.database = Some(new)) {
-            let failure = held.disk.take_failure().unwrap_or_else(|| text(fault));
+            let failure = held.disk.take_failure().unwrap_or_else(|| fault.into_reason());
             tracing::warn!(%failure, "the store's file can only be read");
             self.set_problem(failure);
             held.scratch = true;
             if let Err(fault) = ready(held.disk.scratch()).map(|new| held.database = Some(new)) {
-                let failure = held.disk.take_failure().unwrap_or_else(|| text(fault));
+                let failure = held.disk.take_failure().unwrap_or_else(|| fault.into_reason());
                 tracing::error!(%failure, "the store's file cannot even be read");
             }
         }
@@ -175,11 +175,4 @@ fn handed_over() -> Fault {
     Fault::Broken(
         "this process has handed it over to the one that replaces it; ask again".to_owned(),
     )
-}
-
-fn text(fault: Fault) -> String {
-    match fault {
-        Fault::Broken(reason) => reason,
-        Fault::Refused(error) => error.to_string(),
-    }
 }

@@ -3,7 +3,7 @@
 
 use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
-use super::tables::Write;
+use super::tables::{Transaction, Write};
 use crate::{
     account::AccessToken,
     audit::AuditEntry,
@@ -33,7 +33,7 @@ const AUDIT_OF: TableDefinition<(&str, u64), ()> = TableDefinition::new("audit_o
 
 /// From the schema that a file has to this one.
 pub(super) fn run(transaction: WriteTransaction, from: u32) -> Result<WriteTransaction, Fault> {
-    let new = Write(transaction);
+    let new: Write = Transaction(transaction);
     if from < 3 {
         to_bytes(&new, from)?;
     }

@@ -6,54 +6,53 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::store::tables::{Entry, Fault, Range, Reads, Table, Tables};
 
+type Bytes = &'static [u8];
+
 /// A table as redb knows it.
-pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(super) type Definition = TableDefinition<'static, Bytes, Bytes>;
 
 pub(super) fn definition(table: Table) -> Definition {
     TableDefinition::new(table.name())
 }
 
-pub(in crate::store) struct Read(pub(super) ReadTransaction);
+/// A transaction of redb's.
+pub(in crate::store) struct Transaction<T>(pub(super) T);
 
-pub(in crate::store) struct Write(pub(super) WriteTransaction);
+pub(in crate::store) type Read = Transaction<ReadTransaction>;
+pub(in crate::store) type Write = Transaction<WriteTransaction>;
 
-impl Reads for Read {
-    fn get(
-        &mut self,
-        table: Table,
-        key: &[u8],
-    ) -> impl Future<Output = Result<Option<Vec<u8>>, Fault>> + Send {
-        ready(self.0.open_table(definition(table)).map_err(Fault::from).and_then(|t| get(&t, key)))
-    }
+/// What redb's transactions have in common, and have no trait for.
+pub(in crate::store) trait Open: Send {
+    fn open(&self, table: Table) -> Result<impl ReadableTable<Bytes, Bytes>, Fault>;
+}
 
-    fn range(&mut self, range: Range) -> impl Future<Output = Result<Vec<Entry>, Fault>> + Send {
-        let table = self.0.open_table(definition(range.table));
-        ready(table.map_err(Fault::from).and_then(|table| entries(&table, &range)))
-    }
-
-    fn count(&mut self, range: Range) -> impl Future<Output = Result<u64, Fault>> + Send {
-        let table = self.0.open_table(definition(range.table));
-        ready(table.map_err(Fault::from).and_then(|table| count(&table, &range)))
+impl Open for ReadTransaction {
+    fn open(&self, table: Table) -> Result<impl ReadableTable<Bytes, Bytes>, Fault> {
+        Ok(self.open_table(definition(table))?)
     }
 }
 
-impl Reads for Write {
+impl Open for WriteTransaction {
+    fn open(&self, table: Table) -> Result<impl ReadableTable<Bytes, Bytes>, Fault> {
+        Ok(self.open_table(definition(table))?)
+    }
+}
+
+impl<T: Open> Reads for Transaction<T> {
     fn get(
         &mut self,
         table: Table,
         key: &[u8],
     ) -> impl Future<Output = Result<Option<Vec<u8>>, Fault>> + Send {
-        ready(self.0.open_table(definition(table)).map_err(Fault::from).and_then(|t| get(&t, key)))
+        ready(self.0.open(table).and_then(|table| get(&table, key)))
     }
 
     fn range(&mut self, range: Range) -> impl Future<Output = Result<Vec<Entry>, Fault>> + Send {
-        let table = self.0.open_table(definition(range.table));
-        ready(table.map_err(Fault::from).and_then(|table| entries(&table, &range)))
+        ready(self.0.open(range.table).and_then(|table| entries(&table, &range)))
     }
 
     fn count(&mut self, range: Range) -> impl Future<Output = Result<u64, Fault>> + Send {
-        let table = self.0.open_table(definition(range.table));
-        ready(table.map_err(Fault::from).and_then(|table| count(&table, &range)))
+        ready(self.0.open(range.table).and_then(|table| count(&table, &range)))
     }
 }
 
@@ -87,8 +86,6 @@ impl Write {
         Ok(())
     }
 }
-
-type Bytes = &'static [u8];
 
 fn get(table: &impl ReadableTable<Bytes, Bytes>, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     Ok(table.get(key)?.map(|value| value.value().to_vec()))

@@ -4,18 +4,11 @@
 use std::collections::HashSet;
 
 use ::redis::pipe;
-use tokio::time::timeout;
 
-use super::{
-    Redis,
-    transaction::{STAMP, Stamp},
-};
-use crate::{
-    limits,
-    store::{
-        contents::Sink,
-        tables::{Entry, Fault, Table},
-    },
+use super::Redis;
+use crate::store::{
+    contents::Sink,
+    tables::{Entry, Fault, Table},
 };
 
 /// Entries that one call reads, more or less: each may have as many bytes as code may.
@@ -23,14 +16,13 @@ const PAGE: usize = 50;
 
 impl Redis {
     pub(super) async fn send_all(&self, mut into: Sink) -> Result<(), Fault> {
-        let turn = timeout(limits::STORE_TURN, self.turn.lock()).await;
-        let _turn = turn.map_err(|_| Fault::Broken("those before it take too long".to_owned()))?;
+        let _turn = self.turn().await?;
         self.expect_control()?;
-        let version = self.version().await?;
+        let version = self.server.current().await?;
         for table in Table::ALL {
             self.send(table, &mut into).await?;
         }
-        if self.version().await? != version {
+        if self.server.current().await? != version {
             return Err(Fault::Broken("it was changed by somebody else meanwhile".to_owned()));
         }
         into.flush().await
@@ -66,19 +58,12 @@ impl Redis {
     }
 
     pub(super) async fn count_all(&self) -> Result<u64, Fault> {
-        self.version().await?;
+        self.server.current().await?;
         let mut commands = pipe();
         for table in Table::ALL {
             commands.cmd("HLEN").arg(self.server.keys.table(table));
         }
         let counts: Vec<u64> = self.server.ask(&commands).await?;
         Ok(counts.iter().sum())
-    }
-
-    async fn version(&self) -> Result<u64, Fault> {
-        let mut commands = pipe();
-        commands.cmd("HMGET").arg(&self.server.keys.meta).arg(&STAMP);
-        let (stamp,): (Stamp,) = self.server.ask(&commands).await?;
-        self.server.version(&stamp)
     }
 }

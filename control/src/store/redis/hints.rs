@@ -53,7 +53,7 @@ async fn follow(
     };
     let subscribed = timeout(most, subscribed).await.map_err(|_| told(&SILENT))?;
     let (mut commands, mut hints) = subscribed.map_err(|error| told(&error))?;
-    server.check().await.map_err(text)?;
+    server.current().await.map_err(Fault::into_reason)?;
     server.tell_problem(None);
     server.hint_here(Change::Everything);
     if let Some(heard) = heard.take() {
@@ -71,17 +71,10 @@ async fn follow(
             Err(_) => {
                 let answer = timeout(limits::STORE_CALL, commands.ping::<::redis::Value>()).await;
                 answer.map_err(|_| told(&SILENT))?.map_err(|error| told(&error))?;
-                server.check().await.map_err(text)?;
+                server.current().await.map_err(Fault::into_reason)?;
                 try_at = Instant::now() + limits::HINTS_EVERY;
             }
         }
-    }
-}
-
-fn text(fault: Fault) -> String {
-    match fault {
-        Fault::Broken(reason) => reason,
-        Fault::Refused(error) => error.to_string(),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     limits,
     name::InstanceId,
     store::tables::{Fault, SCHEMA, Table, UNFINISHED},
+    token,
 };
 
 const OPEN: &str = "open";
@@ -82,8 +83,7 @@ pub(super) async fn open(
     let link = Link::to(url).map_err(refused)?;
     let dialler = Dialler::to(url).map_err(refused)?;
     let keys = Keys::with(prefix);
-    let file = InstanceFile::of(data_dir);
-    let known = file.read()?;
+    let known = read_instance(data_dir)?;
     let wanted = adopt.cloned().or_else(|| known.clone());
     let (schema, mut instance, is_new) = prepare(&link, &keys, wanted).await?;
     check_schema(&schema, url).map_err(|fault| fault.during(OPEN))?;
@@ -94,7 +94,9 @@ pub(super) async fn open(
         instance = adopt.clone();
     }
     match known {
-        Some(known) if adopt.is_some() && known != instance => file.write(&instance)?,
+        Some(known) if adopt.is_some() && known != instance => {
+            token::write_private(data_dir, INSTANCE, instance.as_str())?;
+        }
         Some(known) if known == instance => {
             if is_new && adopt.is_none() {
                 tracing::warn!(
@@ -112,7 +114,7 @@ pub(super) async fn open(
                 data_dir.display()
             )));
         }
-        None => file.write(&instance)?,
+        None => token::write_private(data_dir, INSTANCE, instance.as_str())?,
     }
     if part == Part::Control {
         warn_of_losses(&link).await;
@@ -255,29 +257,17 @@ async fn warn_of_losses(link: &Link) {
     }
 }
 
-/// `<data_dir>/instance`.
-struct InstanceFile(std::path::PathBuf);
+/// In the data directory: whose containers are ours.
+const INSTANCE: &str = "instance";
 
-impl InstanceFile {
-    fn of(data_dir: &Path) -> Self {
-        Self(data_dir.join("instance"))
-    }
-
-    fn read(&self) -> Result<Option<InstanceId>> {
-        match fs::read_to_string(&self.0) {
-            Ok(text) => InstanceId::parse(text.trim()).map(Some).map_err(|error| Error::Store {
-                operation: OPEN,
-                reason: format!("{}: {error}", self.0.display()),
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file("read", &self.0)(error)),
-        }
-    }
-
-    /// Written beside it and renamed, so that nobody ever reads half of it.
-    fn write(&self, instance: &InstanceId) -> Result<()> {
-        let new = self.0.with_extension("new");
-        fs::write(&new, instance.as_str()).map_err(Error::file("write", &new))?;
-        fs::rename(&new, &self.0).map_err(Error::file("rename", &new))
+fn read_instance(data_dir: &Path) -> Result<Option<InstanceId>> {
+    let path = data_dir.join(INSTANCE);
+    match fs::read_to_string(&path) {
+        Ok(text) => InstanceId::parse(text.trim()).map(Some).map_err(|error| Error::Store {
+            operation: OPEN,
+            reason: format!("{}: {error}", path.display()),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", &path)(error)),
     }
 }

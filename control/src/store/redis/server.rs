@@ -92,12 +92,12 @@ impl Server {
         ))
     }
 
-    /// Tries whether it answers, and has what it was told.
-    pub(super) async fn check(&self) -> Result<(), Fault> {
+    /// The version now: it answers, and has what it was told.
+    pub(super) async fn current(&self) -> Result<u64, Fault> {
         let mut commands = pipe();
         commands.cmd("HMGET").arg(&self.keys.meta).arg(&STAMP);
         let (stamp,): (Stamp,) = self.ask(&commands).await?;
-        self.version(&stamp).map(drop)
+        self.version(&stamp)
     }
 
     /// Tells the watchers of this process.
