@@ -1,8 +1,8 @@
 //! The admin REST API, in the conventions of Django REST framework: trailing slashes,
 //! `Authorization: Token …`, `{"detail": …}` and `{"field": ["message"]}`, numbered pages.
 //!
-//! A request passes, in this order: who calls ([`auth`]), the audit log, a bound of time, on whose
-//! things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
+//! A request passes, in this order: who calls ([`auth`]), the audit log, a bound of time, whether its
+//! parameters are clear, on whose things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
 //! change makes the scaler act through the store's hints; nothing here builds or starts anything but
 //! the [`Invoker`], whose containers are nobody's replicas.
 
@@ -26,6 +26,7 @@ mod keys;
 mod logs;
 mod openapi;
 mod page;
+mod parameters;
 mod probes;
 mod record;
 mod services;
@@ -156,6 +157,7 @@ pub fn router(api: Api) -> Router {
     // and is nothing that the audit log has to have.
     let guarded = guarded
         .route_layer(middleware::from_fn(auth::for_owner))
+        .route_layer(middleware::from_fn(parameters::once))
         .route_layer(middleware::from_fn_with_state(Within { usual: WORK, running }, bounded))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), audit::keep))
         .method_not_allowed_fallback(method_not_allowed)
@@ -252,30 +254,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Ids<T> 
     }
 }
 
-/// The last value of a query parameter, decoded. None when it is absent.
-fn query_parameter(uri: &Uri, name: &str) -> Option<String> {
-    use axum::extract::Query;
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    pairs.into_iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-/// As [`query_parameter`]; one that is empty counts as absent.
-fn given_parameter(uri: &Uri, name: &str) -> Option<String> {
-    query_parameter(uri, name).filter(|value| !value.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_last_of_repeated_parameters_counts() {
-        let uri = Uri::from_static("/a/?tail=1&request_id=a%20b&tail=2&flag");
-        assert_eq!(query_parameter(&uri, "tail").as_deref(), Some("2"));
-        assert_eq!(query_parameter(&uri, "request_id").as_deref(), Some("a b"));
-        assert_eq!(query_parameter(&uri, "flag").as_deref(), Some(""));
-        assert_eq!(query_parameter(&uri, "other"), None);
-    }
 
     #[test]
     fn a_body_may_hold_code_in_which_every_byte_is_escaped() {

@@ -8,10 +8,9 @@ use super::{
     auth::Caller,
     error::{ApiError, FieldErrors},
     fields::Fields,
-    given_parameter,
     openapi::{AuditFilters, OwnerParameter, PageParameters},
     page::{PageBody, PageRequest},
-    query_parameter,
+    parameters::{given_parameter, query_parameter},
 };
 use crate::{
     audit::{AuditEntry, AuditQuery},

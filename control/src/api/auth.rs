@@ -18,7 +18,7 @@ use http::{HeaderMap, Uri, header, request::Parts};
 use jiff::Timestamp;
 
 use self::failures::Failures;
-use super::{Api, audit::Notes, error::ApiError, query_parameter};
+use super::{Api, audit::Notes, error::ApiError, parameters::query_parameter};
 use crate::{
     account::AccessToken,
     limits,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::{FieldErrors, NON_FIELD_ERRORS, at},
-    given_parameter,
+    parameters::given_parameter,
 };
 use crate::name::InvalidName;
 
@@ -31,8 +31,7 @@ impl Fields {
         Self { object, all_text: false, errors: FieldErrors::new() }
     }
 
-    /// Starts to read the parameters of a query: the last value of each of `names`, when it is not
-    /// empty.
+    /// Starts to read the parameters of a query: the value of each of `names`, when it is not empty.
     pub(super) fn of_query(uri: &Uri, names: &[&str]) -> Self {
         let given = names.iter().filter_map(|name| {
             let value = given_parameter(uri, name)?;

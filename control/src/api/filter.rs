@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use super::{auth::Caller, error::ApiError, given_parameter};
+use super::{auth::Caller, error::ApiError, parameters::given_parameter};
 use crate::{
     service::Status,
     store::{Order, ServiceQuery},

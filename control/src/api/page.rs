@@ -5,7 +5,7 @@ use http::{Uri, header, request::Parts};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{error::ApiError, fields::Fields, query_parameter};
+use super::{error::ApiError, fields::Fields, parameters::query_parameter};
 
 /// Entries of a page when the client asks for no other number.
 const SIZE: usize = 20;

@@ -92,3 +92,24 @@ async fn head_is_get_without_its_body() {
     let answer = grid.send("HEAD", SERVICES, "").await;
     assert_eq!((answer.status, answer.text.as_str()), (200, ""));
 }
+
+#[tokio::test]
+async fn a_parameter_that_is_given_twice_says_nothing() {
+    let grid = Grid::start().await;
+    let path = grid.service("a").await;
+    for (path, name) in [
+        (format!("{SERVICES}?page_size=x&page_size="), "page_size"),
+        (format!("{SERVICES}?page=1&page_size=5&page=2"), "page"),
+        (format!("{SERVICES}?name=a&n%61me=b"), "name"),
+        (format!("{path}?owner=admin&owner=bob"), "owner"),
+        (format!("{path}logs/?tail=1&tail=1"), "tail"),
+        ("/api/v1/audit_log/?action=a&action=".to_owned(), "action"),
+    ] {
+        grid.get(&path).await.is(400, &json!({ name: ["This parameter may be given once only."] }));
+    }
+    assert_eq!(grid.get(&format!("{SERVICES}?page=1&page_size=&name=a&x=1")).await.status, 200);
+    let owned = format!("{path}?owner=admin&owner=admin");
+    grid.patch(&owned, &json!({}))
+        .await
+        .is(400, &json!({"owner": ["This parameter may be given once only."]}));
+}
