@@ -125,9 +125,12 @@ pub trait Durable: Send + Sync + 'static {
         deployment: Option<&Deployment>,
     ) -> Result<Service>;
 
-    /// Removes a service and its deployments. Its replicas stay until control removes them.
-    /// False when there was none.
-    async fn delete_service(&self, id: ServiceId) -> Result<bool>;
+    /// Removes a service and its deployments, whatever its version is, or only when it is the one
+    /// that was read. Its replicas stay until control removes them. False when there was none.
+    ///
+    /// # Errors
+    /// `Conflict` without field when the version has moved on.
+    async fn delete_service(&self, id: ServiceId, version: Option<u64>) -> Result<bool>;
 
     /// One service, with its code.
     async fn service(&self, id: ServiceId) -> Result<Option<Service>>;

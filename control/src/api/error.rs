@@ -87,6 +87,12 @@ impl ApiError {
         Self::Conflicts(at(name, message))
     }
 
+    /// Each attempt met a change of somebody else's.
+    pub(super) fn crowded() -> Self {
+        let message = "Others keep changing this service at the same time. Try again.";
+        Self::Conflict(message.to_owned())
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Moved(_) => StatusCode::MOVED_PERMANENTLY,

@@ -170,12 +170,18 @@ pub(super) async fn delete(
     Ids(id): Ids<ServiceId>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let service = api.service(&caller, id).await?;
-    if_match(&headers, &service)?;
-    match api.store.delete_service(id).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(ApiError::NotFound),
+    for _ in 0..ATTEMPTS {
+        let service = api.service(&caller, id).await?;
+        if_match(&headers, &service)?;
+        let version = headers.contains_key(header::IF_MATCH).then_some(service.version);
+        match api.store.delete_service(id, version).await {
+            Ok(true) => return Ok(StatusCode::NO_CONTENT),
+            Ok(false) => return Err(ApiError::NotFound),
+            Err(Error::Conflict { .. }) => {} // changed since: does it still match?
+            Err(error) => return Err(error.into()),
+        }
     }
+    Err(ApiError::crowded())
 }
 
 impl Api {
@@ -302,8 +308,6 @@ impl Api {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(ApiError::Conflict(
-            "Others keep changing this service at the same time. Try again.".to_owned(),
-        ))
+        Err(ApiError::crowded())
     }
 }

@@ -64,9 +64,9 @@ impl<B: Backend> Durable for B {
         .await
     }
 
-    async fn delete_service(&self, id: ServiceId) -> Result<bool> {
+    async fn delete_service(&self, id: ServiceId, version: Option<u64>) -> Result<bool> {
         self.write("delete service", Survival::Crash, move |tables| {
-            Box::pin(services::delete(tables, id))
+            Box::pin(services::delete(tables, id, version))
         })
         .await
     }

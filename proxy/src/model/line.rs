@@ -223,8 +223,8 @@ impl Durable for Line {
         self.subject.store.update_service(service, deployment).await
     }
 
-    async fn delete_service(&self, id: ServiceId) -> Result<bool> {
-        self.subject.store.delete_service(id).await
+    async fn delete_service(&self, id: ServiceId, version: Option<u64>) -> Result<bool> {
+        self.subject.store.delete_service(id, version).await
     }
 
     async fn service(&self, id: ServiceId) -> Result<Option<Service>> {

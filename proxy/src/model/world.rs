@@ -138,7 +138,7 @@ impl World {
         world.goes_live().await?;
         world.answers().await?;
         world.rests("after the last request").await?;
-        world.subject_call(|store, id| async move { store.delete_service(id).await }).await;
+        world.subject_call(|store, id| async move { store.delete_service(id, None).await }).await;
         world.rests("after the service was deleted").await?;
         world.crash(true, true).await;
         Ok(())
@@ -184,7 +184,7 @@ impl World {
         let store = subject.store.clone();
         let made = subject.call(async move {
             for old in store.service_ids().await? {
-                store.delete_service(old).await?;
+                store.delete_service(old, None).await?;
                 for left in store.view(old).await?.replicas {
                     store.remove_replica(old, &left.id).await?;
                 }

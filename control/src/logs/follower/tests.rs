@@ -242,7 +242,7 @@ async fn lines_are_followed_without_any_container_or_engine() {
     assert_eq!(past.next().await, Some(Followed::Ended(Ending::Until)));
 
     let mut longest = logs.follow(service.id, query.clone()).await.expect("followed");
-    assert!(store.delete_service(service.id).await.expect("deleted"));
+    assert!(store.delete_service(service.id, None).await.expect("deleted"));
     let mut last = None;
     while let Some(next) = follower.next().await {
         last = Some(next);

@@ -45,12 +45,7 @@ pub(super) async fn update(
 ) -> Done<Service> {
     let before = find(tables, service.id).await?.ok_or_else(|| gone(service.id))?;
     if before.version != service.version {
-        return Err(Fault::Refused(Error::Conflict {
-            field: None,
-            message:
-                "The service was changed in the meantime. Read it again and repeat the change."
-                    .to_owned(),
-        }));
+        return Err(moved_on());
     }
     service.version += 1;
     service.live_deployment = before.live_deployment;
@@ -64,10 +59,17 @@ pub(super) async fn update(
     Ok((service, effect))
 }
 
-pub(super) async fn delete(tables: &mut impl Tables, id: ServiceId) -> Done<bool> {
+pub(super) async fn delete(
+    tables: &mut impl Tables,
+    id: ServiceId,
+    version: Option<u64>,
+) -> Done<bool> {
     let Some(service) = find(tables, id).await? else {
         return Ok((false, Effect::Nothing));
     };
+    if version.is_some_and(|version| version != service.version) {
+        return Err(moved_on());
+    }
     for table in [Table::Services, Table::ServiceCode, Table::Listings] {
         tables.remove(table, id.as_bytes()).await?;
     }
@@ -211,6 +213,11 @@ fn owned_name(service: &Service) -> Vec<u8> {
 /// No name holds a NUL, so no two pairs share a key.
 fn address(service: &Service) -> Vec<u8> {
     format!("{}\0{}", service.public_domain, service.function_name).into_bytes()
+}
+
+fn moved_on() -> Fault {
+    let message = "The service was changed in the meantime. Read it again and repeat the change.";
+    Fault::Refused(Error::Conflict { field: None, message: message.to_owned() })
 }
 
 fn gone(id: ServiceId) -> Fault {

@@ -96,6 +96,31 @@ async fn editors_who_name_a_version_do_not_overwrite_each_other() {
     assert_eq!(grid.get(&path).await.json()["function_code"], made.concat(), "one of them won");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_deletes_a_version_does_not_delete_another() {
+    let grid = Arc::new(Grid::start().await);
+    // Either may be faster; both at the same version it cannot be.
+    for _ in 0..30 {
+        let created = grid.post(SERVICES, &body("a", "x")).await;
+        let (path, tag) = (created.headers["location"].clone(), created.headers["etag"].clone());
+        let send = |method: &'static str, sent: Value| {
+            let (grid, path, tag) = (Arc::clone(&grid), path.clone(), tag.clone());
+            tokio::spawn(async move {
+                let headers = [("if-match", tag.as_str())];
+                grid.send_with(TOKEN, &headers, method, &path, &sent.to_string()).await.status
+            })
+        };
+        let (changed, deleted) =
+            (send("PATCH", json!({"max_replicas": 9})), send("DELETE", json!({})));
+        let ended = (changed.await.expect("an answer"), deleted.await.expect("an answer"));
+        match ended {
+            (200, 412) => assert_eq!(grid.send("DELETE", &path, "").await.status, 204),
+            (404, 204) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_repeated_attempt_gets_what_the_first_one_made() {
     let grid = Grid::start().await;

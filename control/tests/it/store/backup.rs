@@ -394,7 +394,7 @@ async fn a_redis_that_went_back_to_an_earlier_state_is_listed_as_it_is() {
     let (b, first) = service("b");
     store.create_service(&b, &first, None).await.expect("creates");
     assert_eq!(server.cli(&["save"]).trim(), "OK");
-    assert!(store.delete_service(a.id).await.expect("deletes"));
+    assert!(store.delete_service(a.id, None).await.expect("deletes"));
     let (c, first) = service("c");
     store.create_service(&c, &first, None).await.expect("creates");
     assert_eq!(store.service_ids().await.expect("lists"), [b.id, c.id]);

@@ -20,6 +20,7 @@ on_every_store!(
     update_moves_name_and_address,
     update_keeps_the_live_deployment,
     deletes_everything_of_a_service,
+    deletes_the_version_that_was_read,
     lists_in_order_of_creation,
     claim_takes_the_newest_and_supersedes_the_rest,
     claims_again_what_was_interrupted,
@@ -142,8 +143,8 @@ async fn update_keeps_the_live_deployment(store: Subject) {
 async fn deletes_everything_of_a_service(store: Subject) {
     let gone = created(&store, "a").await;
     let stays = created(&store, "b").await;
-    assert!(store.delete_service(gone.id).await.expect("deletes"));
-    assert!(!store.delete_service(gone.id).await.expect("finds nothing"));
+    assert!(store.delete_service(gone.id, None).await.expect("deletes"));
+    assert!(!store.delete_service(gone.id, None).await.expect("finds nothing"));
     assert_eq!(store.service(gone.id).await.expect("reads"), None);
     assert_eq!(store.deployments(gone.id, 0, 10).await.expect("lists").count, 0);
     let first = store.deployment(gone.id, gone.latest_deployment).await.expect("reads");
@@ -161,12 +162,25 @@ async fn deletes_everything_of_a_service(store: Subject) {
     created(&store, "a").await; // name and address are free again
 }
 
+async fn deletes_the_version_that_was_read(store: Subject) {
+    let read = created(&store, "a").await;
+    let (next, deployment) = edit(&read, "second");
+    let next = store.update_service(&next, Some(&deployment)).await.expect("updates");
+    let error = store.delete_service(read.id, Some(read.version)).await.expect_err("refused");
+    assert_eq!(conflict(error).0, None);
+    assert_eq!(store.service(read.id).await.expect("reads"), Some(next.clone()));
+    // What happens to a service by itself makes no other version.
+    store.activate_deployment(read.id, deployment.id, at(5)).await.expect("activates");
+    assert!(store.delete_service(read.id, Some(next.version)).await.expect("deletes"));
+    assert!(!store.delete_service(read.id, Some(next.version)).await.expect("finds nothing"));
+}
+
 async fn lists_in_order_of_creation(store: Subject) {
     let mut services = Vec::new();
     for name in ["d", "b", "a", "c"] {
         services.push(created(&store, name).await);
     }
-    store.delete_service(services.remove(1).id).await.expect("deletes");
+    store.delete_service(services.remove(1).id, None).await.expect("deletes");
     let page = store.services(&ServiceQuery::all(), 0, 2).await.expect("lists");
     assert_eq!((page.count, page.items.as_slice()), (3, &services[..2]));
     let page = store.services(&ServiceQuery::all(), 2, 2).await.expect("lists");
@@ -449,7 +463,7 @@ async fn replicas_outlive_their_service(store: Subject) {
     let last = replica(id, service.latest_deployment);
     store.put_replica(last.clone()).await.expect("puts");
     store.request_capacity(id, 2).await.expect("asks");
-    store.delete_service(id).await.expect("deletes");
+    store.delete_service(id, None).await.expect("deletes");
     let view = store.view(id).await.expect("reads");
     assert_eq!((view.route, view.replicas.as_slice()), (None, [last.clone()].as_slice()));
     assert!(store.service_ids().await.expect("lists").is_empty());
@@ -511,9 +525,9 @@ async fn hints_follow_each_change(store: Subject) {
     }
     store.remove_replica(id, &replica.id).await.expect("removes");
     hinted(&mut hints, id);
-    store.delete_service(id).await.expect("deletes");
+    store.delete_service(id, None).await.expect("deletes");
     hinted(&mut hints, id);
-    store.delete_service(id).await.expect("finds nothing");
+    store.delete_service(id, None).await.expect("finds nothing");
     silent(&mut hints);
 }
 

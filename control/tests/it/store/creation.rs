@@ -48,7 +48,7 @@ async fn a_repeated_attempt_makes_nothing(store: Subject) {
     other.owner = UserName::parse("bob").expect("valid");
     let made = create(&other, &deployment, &attempt("k", 2)).await.expect("creates");
     assert_eq!(made, Creation::New);
-    store.delete_service(first.id).await.expect("deletes");
+    store.delete_service(first.id, None).await.expect("deletes");
     let made = create(&again, &deployment, &attempt("k", 1)).await.expect("repeats");
     assert_eq!(made, Creation::Repeated(first.id));
     assert_eq!(count(&store).await, 1);
@@ -73,7 +73,7 @@ async fn a_refused_attempt_may_be_repeated(store: Subject) {
     let (again, first) = service("a");
     let key = attempt("k", 1);
     store.create_service(&again, &first, Some(&key)).await.expect_err("the name is taken");
-    store.delete_service(taken.id).await.expect("deletes");
+    store.delete_service(taken.id, None).await.expect("deletes");
     let made = store.create_service(&again, &first, Some(&key)).await.expect("creates");
     assert_eq!(made, Creation::New);
 }

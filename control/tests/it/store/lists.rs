@@ -51,7 +51,7 @@ async fn filters_take_what_they_say(store: Subject) {
     assert_eq!(list(&store, &named("c")).await, [c]);
     assert!(list(&store, &named("b")).await.is_empty());
     assert!(list(&store, &named("no name at all")).await.is_empty());
-    store.delete_service(a).await.expect("deletes");
+    store.delete_service(a, None).await.expect("deletes");
     assert_eq!(list(&store, &of("alice")).await, [c]);
     let second = store.services(&ServiceQuery::all(), 1, 1).await.expect("lists");
     assert_eq!((second.count, second.items[0].id), (2, c));

@@ -38,7 +38,7 @@ async fn everything_acknowledged_survives_a_reopen() {
         .record_phase(a.id, second.id, Phase::Failed, at(3), vec![line("no")], failed)
         .await
         .expect("records");
-    store.delete_service(b.id).await.expect("deletes");
+    store.delete_service(b.id, None).await.expect("deletes");
     store.put_replica(replica(a.id, first.id)).await.expect("puts");
     let deployments = store.deployments(a.id, 0, 10).await.expect("lists");
     let route = store.view(a.id).await.expect("reads").route;
@@ -80,7 +80,7 @@ async fn a_kill_loses_nothing_acknowledged() {
     let kept = store_of(&killed).service(service.id).await.expect("reads").expect("is there");
     assert_eq!(kept.live_deployment, Some(first.id));
 
-    store.delete_service(service.id).await.expect("deletes");
+    store.delete_service(service.id, None).await.expect("deletes");
     let killed = as_if_killed(dir.path());
     assert_eq!(store_of(&killed).service(service.id).await.expect("reads"), None);
 }

@@ -97,7 +97,7 @@ async fn perform(store: &Embedded, part: &Part, worker: usize, step: &Step) -> R
             });
             store.update_service(&record, new.as_ref()).await?;
         }
-        Step::Delete { name } => assert!(store.delete_service(id(name)).await?),
+        Step::Delete { name } => assert!(store.delete_service(id(name), None).await?),
         Step::Claim { name } => drop(store.claim_deployment(id(name), at(5)).await?),
         Step::Build { name, deployment } => {
             let lines = vec![line("building")];

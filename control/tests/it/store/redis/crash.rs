@@ -129,7 +129,7 @@ async fn says_that_it_is_emptied(store: &Arc<Redis>, kept: &Service) {
     let replica = replica(id, deployment);
     check(store.create_service(&other, &first, None).await);
     check(store.update_service(kept, None).await);
-    check(store.delete_service(id).await);
+    check(store.delete_service(id, None).await);
     check(store.service(id).await);
     check(store.services(&ServiceQuery::all(), 0, 9).await);
     check(store.service_ids().await);
@@ -177,7 +177,7 @@ async fn a_backup_takes_lists_back_with_it() {
     let kept = created(&store, "a").await;
     let backup = tempfile::tempdir().expect("temporary directory");
     Server::copy_log(server.dir(), backup.path());
-    store.delete_service(kept.id).await.expect("deletes");
+    store.delete_service(kept.id, None).await.expect("deletes");
     let lost = created(&store, "b").await;
     for store in [&store, &edge] {
         assert_eq!(store.service_ids().await.expect("lists"), [lost.id]);

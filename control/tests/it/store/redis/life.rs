@@ -188,7 +188,7 @@ impl Life {
     }
 
     async fn delete(&mut self, id: ServiceId) {
-        let delete = async || self.control.delete_service(id).await;
+        let delete = async || self.control.delete_service(id, None).await;
         let deleted = told(delete).await;
         assert!(deleted.is_none_or(|was_there| was_there));
         let again = soon(delete).await;
