@@ -16,6 +16,7 @@ use axum::{
 };
 use http::{HeaderMap, Uri, header, request::Parts};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use self::failures::Failures;
 use super::{Api, audit::Notes, error::ApiError, parameters::query_parameter};
@@ -34,6 +35,8 @@ const INVALID: &str = "Invalid token.";
 pub struct Authenticator {
     bootstrap: Token,
     failures: Failures,
+    /// Told of each token that is revoked.
+    revoked: watch::Sender<()>,
 }
 
 /// Who made a request, and on whose services it works.
@@ -45,6 +48,8 @@ pub(super) struct Caller {
     pub(super) is_admin: bool,
     /// With which token; none for the bootstrap token.
     pub(super) token: Option<TokenId>,
+    /// From when on that opens nothing.
+    pub(super) expires_at: Option<Timestamp>,
     /// From where.
     pub(super) address: Option<IpAddr>,
     /// Whose services this request works on; none for everybody's.
@@ -62,7 +67,17 @@ impl fmt::Debug for Authenticator {
 impl Authenticator {
     /// Lets in who sends `bootstrap`, as the operator, or a token that the store knows.
     pub fn new(bootstrap: Token) -> Self {
-        Self { bootstrap, failures: Failures::default() }
+        Self { bootstrap, failures: Failures::default(), revoked: watch::Sender::default() }
+    }
+
+    /// To be called when a token was revoked, for those that still use it.
+    pub(super) fn note_revoked(&self) {
+        self.revoked.send_replace(());
+    }
+
+    /// Changes with each token that is revoked from now on.
+    pub(super) fn revocations(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
     }
 
     /// Checks the request's credentials.
@@ -88,6 +103,7 @@ impl Authenticator {
                     user: known.user,
                     is_admin: known.is_admin,
                     token: Some(known.id),
+                    expires_at: known.expires_at,
                     address,
                     notes: Notes::default(),
                 })
@@ -170,7 +186,7 @@ impl Caller {
     fn operator(address: Option<IpAddr>) -> Self {
         let user = UserName::operator();
         let (owner, notes) = (Some(user.clone()), Notes::default());
-        Self { user, is_admin: true, token: None, address, owner, notes }
+        Self { user, is_admin: true, token: None, expires_at: None, address, owner, notes }
     }
 
     /// An ordinary user.

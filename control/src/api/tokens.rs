@@ -163,6 +163,7 @@ pub(super) async fn revoke(
     caller.notes.add("token", id.to_string());
     let token = api.store.remove_token(caller.owner.as_ref(), id).await?;
     let token = token.ok_or(ApiError::NotFound)?;
+    api.auth.note_revoked();
     caller.notes.owner(&token.user);
     caller.notes.add("name", token.name);
     Ok(StatusCode::NO_CONTENT)

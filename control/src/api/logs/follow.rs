@@ -1,13 +1,16 @@
 //! An answer that goes on while there are lines: the body of `?follow=true`.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::format::Format;
 use crate::{
@@ -24,7 +27,9 @@ struct Answer {
     service: ServiceId,
     follower: Follower,
     format: Format,
-    /// When it is asked again whether the caller may read this.
+    /// Changes when somebody's token was revoked.
+    revoked: watch::Receiver<()>,
+    /// When it is asked again whether the caller may read this, in any case.
     ask_at: Instant,
 }
 
@@ -36,8 +41,9 @@ pub(super) fn answer(
     follower: Follower,
     format: Format,
 ) -> Response {
-    let ask_at = Instant::now() + limits::LOG_FOLLOW_QUIET;
-    let answer = Answer { api, caller, service, follower, format, ask_at };
+    // At once for the first time: it may have been revoked since the caller was let in.
+    let (revoked, ask_at) = (api.auth.revocations(), Instant::now());
+    let answer = Answer { api, caller, service, follower, format, revoked, ask_at };
     let body = futures_util::stream::unfold(Some(answer), |answer| async {
         let (bytes, answer) = answer?.next().await?;
         Some((Ok::<_, Infallible>(bytes), answer))
@@ -48,14 +54,10 @@ pub(super) fn answer(
 impl Answer {
     /// What is sent next, and who goes on.
     async fn next(mut self) -> Option<(Bytes, Option<Self>)> {
-        let next = self.follower.next().await?;
-        if Instant::now() >= self.ask_at {
-            self.ask_at = Instant::now() + limits::LOG_FOLLOW_QUIET;
-            if !self.may_go_on().await {
-                return Some((self.last("This token does not open this log any more."), None));
-            }
-        }
-        let text = match next {
+        let Some(next) = self.next_for_caller().await else {
+            return Some((self.last("This token does not open this log any more."), None));
+        };
+        let text = match next? {
             Followed::Lines(lines) => lines.iter().map(|line| self.format.line(line)).collect(),
             Followed::Quiet => self.format.quiet().to_owned(),
             Followed::Ended(ending) => return Some((self.last(why(ending)?), None)),
@@ -67,11 +69,29 @@ impl Answer {
         self.format.last(Timestamp::now(), why).into()
     }
 
-    /// Whether the caller may still read this. A store that does not answer says nothing against it.
-    async fn may_go_on(&self) -> bool {
-        let service = self.api.service(&self.caller, self.service).await;
-        !matches!(service, Err(ApiError::NotFound)) && self.api.knows(&self.caller).await
+    /// What comes next; none as soon as the caller may not read this any more.
+    async fn next_for_caller(&mut self) -> Option<Option<Followed>> {
+        let mut next = pin!(self.follower.next());
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.revoked.changed() => {}
+                () = sleep_until(self.ask_at) => {}
+                next = &mut next => return Some(next),
+            }
+            if !self.api.lets_follow(&self.caller, self.service).await {
+                return None;
+            }
+            self.ask_at = ask_again(&self.caller);
+        }
     }
+}
+
+/// When it is asked again whether this one may go on: then, or when its token expires.
+fn ask_again(caller: &Caller) -> Instant {
+    let left = caller.expires_at.map(|end| end.duration_since(Timestamp::now()));
+    let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
+    Instant::now() + left.unwrap_or(Duration::MAX).min(limits::LOG_FOLLOW_QUIET)
 }
 
 /// Why there are no more lines; none when it is as it was asked for.
@@ -88,15 +108,17 @@ fn why(ending: Ending) -> Option<&'static str> {
 }
 
 impl Api {
-    /// Whether a caller's token still opens the API.
-    async fn knows(&self, caller: &Caller) -> bool {
+    /// Whether a caller may still follow a service. A store that does not answer says nothing against
+    /// it.
+    async fn lets_follow(&self, caller: &Caller, service: ServiceId) -> bool {
+        if caller.expires_at.is_some_and(|end| end <= Timestamp::now()) {
+            return false;
+        }
+        if matches!(self.service(caller, service).await, Err(ApiError::NotFound)) {
+            return false;
+        }
         let Some(id) = caller.token else { return true };
-        let Ok(tokens) = self.store.tokens(Some(&caller.user), 0, limits::TOKENS_PER_USER).await
-        else {
-            return true;
-        };
-        let now = Timestamp::now();
-        tokens.items.iter().any(|token| token.id == id && !token.has_expired(now))
+        !matches!(self.store.token_with_id(Some(&caller.user), id).await, Ok(None))
     }
 }
 

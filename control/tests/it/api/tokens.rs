@@ -1,5 +1,7 @@
 //! Making, listing, using and revoking tokens.
 
+use std::time::Duration;
+
 use control::{
     account::AccessToken,
     limits,
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 use super::client::{Grid, TOKEN};
@@ -233,4 +236,43 @@ async fn who_guesses_has_to_wait() {
     assert!((1..=2).contains(&wait), "{wait}");
     // Somebody behind the same address whose token was good before goes on.
     assert_eq!(grid.send_with(TOKEN, &[], "GET", SERVICES, "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_log_is_followed_only_as_long_as_the_token_opens() {
+    let grid = Grid::start().await;
+    let alice = grid.user("alice", &json!({})).await;
+    let logs = format!("{}logs/?follow=true", alice.service("a", "alice.example.com").await);
+    let follow = async |token: &str| {
+        let mut stream = TcpStream::connect(grid.address).await.expect("a connection");
+        let head = format!(
+            "GET {logs} HTTP/1.1\r\nhost: localhost\r\nauthorization: Token {token}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        // The head is there as soon as it follows.
+        let mut first = [0; 15];
+        stream.read_exact(&mut first).await.expect("an answer");
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        stream
+    };
+    // Less than a quiet log takes to say that it is alive, which is when it is asked again anyway.
+    let soon = limits::LOG_FOLLOW_QUIET - Duration::from_secs(3);
+    let end = async |mut stream: TcpStream| {
+        let mut text = String::new();
+        let read = timeout(soon, stream.read_to_string(&mut text)).await;
+        read.expect("it ends by itself").expect("an answer");
+        assert!(text.contains("This token does not open this log any more."), "{text}");
+    };
+
+    let other = grid.user("alice", &json!({})).await;
+    let (hers, others) = (follow(&alice.token).await, follow(&other.token).await);
+    assert_eq!(grid.send("DELETE", &format!("{}?owner=alice", alice.path), "").await.status, 204);
+    end(hers).await;
+    assert_eq!(other.get(SERVICES).await.status, 200);
+    assert_eq!(other.send("DELETE", &other.path, &json!({})).await.status, 204);
+    end(others).await;
+
+    let expires_at = Timestamp::now() + SignedDuration::from_secs(2);
+    let brief = grid.user("alice", &json!({ "expires_at": expires_at })).await;
+    end(follow(&brief.token).await).await;
 }
