@@ -2,10 +2,11 @@
 //! `Authorization: Token …`, `{"detail": …}` and `{"field": ["message"]}`, numbered pages.
 //!
 //! A request passes, in this order: who calls ([`auth`]), the audit log, a bound of time, whether its
-//! parameters are clear, on whose things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
+//! client can read an answer, whether its parameters are clear, on whose things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
 //! change makes the scaler act through the store's hints; nothing here builds or starts anything but
 //! the [`Invoker`], whose containers are nobody's replicas.
 
+mod accept;
 mod audit;
 mod audit_log;
 pub mod auth;
@@ -158,6 +159,7 @@ pub fn router(api: Api) -> Router {
     let guarded = guarded
         .route_layer(middleware::from_fn(auth::for_owner))
         .route_layer(middleware::from_fn(parameters::once))
+        .route_layer(middleware::from_fn(accept::served))
         .route_layer(middleware::from_fn_with_state(Within { usual: WORK, running }, bounded))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), audit::keep))
         .method_not_allowed_fallback(method_not_allowed)

@@ -47,6 +47,8 @@ pub(super) enum ApiError {
     MissingSlash(String),
     /// 405; the router adds `Allow`.
     MethodNotAllowed(Method),
+    /// 406: the client takes nothing that may come back.
+    NotAcceptable,
     /// 408: the body did not arrive.
     BodyTimeout,
     /// 409.
@@ -101,6 +103,7 @@ impl ApiError {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::InvalidPage | Self::MissingSlash(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) | Self::Conflicts(_) => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -125,6 +128,7 @@ impl ApiError {
                 format!("Not found. The path lacks its trailing slash: use {path}")
             }
             Self::MethodNotAllowed(method) => format!("Method \"{method}\" not allowed."),
+            Self::NotAcceptable => "Could not satisfy the request Accept header.".to_owned(),
             Self::BodyTimeout => "The request's body did not arrive in time.".to_owned(),
             Self::Conflict(message) | Self::Busy(message) => message.clone(),
             Self::PreconditionFailed => {

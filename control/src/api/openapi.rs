@@ -242,7 +242,7 @@ fn guard(path: &str, method: &HttpMethod, operation: &mut Operation) {
     if let Some((status, target)) = links::of(&id) {
         links::add(operation, status, target);
     }
-    let mut statuses = BTreeSet::from([400, 401, 403, 404, 405, 429, 500, 503]);
+    let mut statuses = BTreeSet::from([400, 401, 403, 404, 405, 406, 429, 500, 503]);
     if let Some((body, required)) = bodies::of(&id) {
         let reference = Ref::from_schema_name(body);
         let content = ContentBuilder::new().schema(Some(reference)).build();
@@ -270,6 +270,7 @@ fn refusal(status: u16) -> Response {
         403 => ("Not for this user", "Detail"),
         404 => ("There is no such thing, or it is somebody else's", "Detail"),
         405 => ("Not with this method", "Detail"),
+        406 => ("`Accept` names nothing that is answered with", "Detail"),
         408 => ("The body did not arrive in time", "Detail"),
         409 => ("It conflicts with what is there", "Errors"),
         412 => ("It was changed since it was read", "Detail"),

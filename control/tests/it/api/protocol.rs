@@ -113,3 +113,30 @@ async fn a_parameter_that_is_given_twice_says_nothing() {
         .await
         .is(400, &json!({"owner": ["This parameter may be given once only."]}));
 }
+
+#[tokio::test]
+async fn who_can_read_no_answer_is_told_so_and_nothing_is_done() {
+    let grid = Grid::start().await;
+    let path = grid.service("a").await;
+    let refused = json!({"detail": "Could not satisfy the request Accept header."});
+    let ask = async |accept: &str, method: &str, path: &str| {
+        grid.send_with(TOKEN, &[("accept", accept)], method, path, "").await
+    };
+    for accept in ["text/html", "application/xml", "text/plain", "application/json;q=0"] {
+        ask(accept, "GET", SERVICES).await.is(406, &refused);
+        ask(accept, "DELETE", &path).await.is(406, &refused);
+    }
+    ask("text/html", "GET", &format!("{path}logs/")).await.is(406, &refused);
+    ask("application/xml", "GET", "/api/v1/backup/").await.is(406, &refused);
+    for (accept, path) in [
+        ("*/*", SERVICES),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", SERVICES),
+        ("application/json; indent=4", SERVICES),
+        ("text/plain", &*format!("{path}logs/")),
+        ("application/x-ndjson", "/api/v1/backup/"),
+    ] {
+        assert_eq!(ask(accept, "GET", path).await.status, 200, "{accept}");
+    }
+    // What needs no token is no part of it.
+    assert_eq!(ask("text/html", "GET", "/healthz").await.status, 200);
+}
