@@ -18,7 +18,10 @@ use crate::{
     logs::truncate,
     mask::Mask,
     name::DeploymentId,
-    scaler::command::{Command, Progress},
+    scaler::{
+        command::{Command, Progress},
+        inbox::Address,
+    },
     service::{Cause, Deployment, LogLine, Phase},
 };
 
@@ -34,11 +37,11 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-/// Runs one deployment. `driver` is the inbox of its service's driver. In the `last` run it fails even
+/// Runs one deployment. `driver` is where its service's driver is told something. In the `last` run it fails even
 /// when what it needs is away.
 pub(crate) async fn run(
     context: Arc<Context>,
-    driver: mpsc::Sender<Command>,
+    driver: Address,
     deployment: Deployment,
     last: bool,
 ) -> Outcome {
@@ -76,7 +79,7 @@ pub(crate) async fn run(
 
 struct Run {
     context: Arc<Context>,
-    driver: mpsc::Sender<Command>,
+    driver: Address,
     deployment: Arc<Deployment>,
     stage: Stage,
     /// Hides its secrets in what is told of it.
@@ -92,7 +95,7 @@ impl Run {
         };
 
         self.record(Phase::Deploying, output, None).await?;
-        let mut candidate = self.start_candidate().await?;
+        let mut candidate = self.start_candidate()?;
         candidate.reaches(Progress::Launched).await?;
 
         self.record(Phase::HealthChecking, vec![], None).await?;
@@ -140,11 +143,11 @@ impl Run {
         Ok(output)
     }
 
-    async fn start_candidate(&self) -> Result<Candidate> {
+    fn start_candidate(&self) -> Result<Candidate> {
         // Launched, then Ready or Failed: there is room for all of them.
         let (progress, receiver) = mpsc::channel(4);
         let command = Command::StartCandidate { deployment: self.deployment.clone(), progress };
-        self.driver.send(command).await.map_err(|_| gone())?;
+        self.driver.tell(command).map_err(|_| gone())?;
         Ok(Candidate { progress: receiver })
     }
 

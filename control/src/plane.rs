@@ -1,6 +1,6 @@
-//! The control plane as a whole: one driver task per service, woken by the store's hints, and one
-//! watch over the engine. It starts where an earlier process stopped: what still runs is adopted,
-//! what nobody needs is removed.
+//! The control plane as a whole: one driver task per service that has something to do, begun by the
+//! store's hints, and one watch over the engine. It starts where an earlier process stopped: what
+//! still runs is adopted, what nobody needs is removed.
 
 mod engine;
 
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::Instant,
 };
 
@@ -25,15 +25,18 @@ use crate::{
     name::ServiceId,
     rounds::Rounds,
     scaler::{
-        self,
+        self, End,
         command::{Command, Listed},
+        inbox::{Address, Inbox},
     },
     store::Change,
 };
 
-/// Commands that a driver may have waiting. Nudges are only hints: one that finds no room is
-/// dropped, because the driver is awake then anyway.
-const INBOX: usize = 64;
+/// News of the engine that may wait.
+const NEWS: usize = 64;
+/// Services that are nudged before their drivers get a turn: most of them end at once, and need not
+/// all be there at one time.
+const NUDGES: usize = 64;
 
 /// Runs the control plane until `stop` turns true, and what it has begun for a bounded time longer.
 /// Containers keep running then: the next process adopts them.
@@ -58,18 +61,19 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
 
 struct Plane {
     context: Arc<Context>,
-    drivers: HashMap<ServiceId, mpsc::Sender<Command>>,
+    /// Of the services of which something may be left. None for one that rests.
+    drivers: HashMap<ServiceId, Option<Address>>,
     engine_up: bool,
     /// What earlier processes left is removed once, before anything is started.
     swept: bool,
     /// The drivers end with the plane.
-    tasks: JoinSet<ServiceId>,
+    tasks: JoinSet<(ServiceId, End)>,
 }
 
 impl Plane {
     async fn follow(&mut self) {
         let mut hints = self.context.store.watch();
-        let (sender, mut news) = mpsc::channel(INBOX);
+        let (sender, mut news) = mpsc::channel(NEWS);
         let mut gate = self.context.gate.watch();
         let mut watcher = JoinSet::new();
         watcher.spawn(engine::watch(self.context.clone(), sender));
@@ -88,35 +92,30 @@ impl Plane {
                 Some(news) = news.recv() => match news {
                     News::EngineUp(containers, listed_at) => self.settle(containers, listed_at).await,
                     News::Listed(containers, listed_at) => {
-                        self.share_out(containers, listed_at, Command::Listed).await;
+                        self.share_out(containers, listed_at, Command::Listed);
                     }
                     News::EngineDown => {
                         self.engine_up = false;
-                        self.tell_all(|| Command::EngineDown).await;
+                        self.tell_awake(|| Command::EngineDown);
+                        self.nudge_all().await;
                     }
                     News::Engine(EngineEvent::Died { service, replica }) => {
-                        self.tell(service, Command::Died(replica)).await;
+                        self.tell(service, Command::Died(replica));
                     }
                 },
                 Ok(()) = gate.changed() => {
                     let open = matches!(*gate.borrow_and_update(), State::Open(_));
                     if open {
-                        self.tell_all(|| Command::Retry).await;
+                        self.tell_awake(|| Command::Retry);
                     }
                 }
-                Some(ended) = self.tasks.join_next() => {
-                    if let Ok(service) = ended
-                        && self.drivers.get(&service).is_some_and(mpsc::Sender::is_closed)
-                    {
-                        self.drivers.remove(&service);
-                    }
-                }
+                Some(ended) = self.tasks.join_next() => self.note_end(ended),
             }
         }
     }
 
     async fn end(&mut self) {
-        self.tell_all(|| Command::End).await;
+        self.tell_awake(|| Command::End);
         while self.tasks.join_next().await.is_some() {}
     }
 
@@ -130,28 +129,30 @@ impl Plane {
                 tracing::warn!(%error, "leftovers of earlier replicas could not be removed");
             }
         }
-        self.share_out(containers, listed_at, Command::EngineUp).await;
+        self.share_out(containers, listed_at, Command::EngineUp);
         // Not before: a driver that is made while the engine answers takes all containers for known.
         self.engine_up = true;
         self.context.health.set(Dependency::Engine, None);
+        self.nudge_all().await;
     }
 
-    /// Gives each service the containers that exist of it, also the services that are gone.
-    async fn share_out(
+    /// Gives each service the containers that exist of it, also the services that are gone. One that
+    /// rests and has none hears nothing: whoever looks after it next knows of none.
+    fn share_out(
         &mut self,
         containers: Vec<Container>,
         at: Instant,
         command: impl Fn(Listed) -> Command,
     ) {
         let mut by_service: HashMap<ServiceId, Vec<Container>> = HashMap::new();
-        for service in self.all_services().await {
+        for service in self.awake() {
             by_service.entry(service).or_default();
         }
         for container in containers {
             by_service.entry(container.service).or_default().push(container);
         }
         for (service, containers) in by_service {
-            self.tell(service, command(Listed { containers, at })).await;
+            self.tell(service, command(Listed { containers, at }));
         }
     }
 
@@ -171,39 +172,58 @@ impl Plane {
     }
 
     async fn nudge_all(&mut self) {
-        for service in self.all_services().await {
+        for (number, service) in self.all_services().await.into_iter().enumerate() {
             self.nudge(service);
+            if number % NUDGES == NUDGES - 1 {
+                tokio::task::yield_now().await;
+                while let Some(ended) = self.tasks.try_join_next() {
+                    self.note_end(ended);
+                }
+            }
         }
     }
 
     fn nudge(&mut self, service: ServiceId) {
-        let _ = self.driver(service).try_send(Command::Look);
+        self.tell(service, Command::Look);
     }
 
-    async fn tell_all(&mut self, command: impl Fn() -> Command) {
-        for service in self.drivers.keys().copied().collect::<Vec<_>>() {
-            self.tell(service, command()).await;
+    fn tell_awake(&mut self, command: impl Fn() -> Command) {
+        for service in self.awake() {
+            self.tell(service, command());
         }
     }
 
-    async fn tell(&mut self, service: ServiceId, command: Command) {
-        // A driver never waits for the plane, so its inbox empties.
-        let _ = self.driver(service).send(command).await;
+    /// The services whose drivers run.
+    fn awake(&self) -> Vec<ServiceId> {
+        let awake = |driver: &Option<Address>| driver.as_ref().is_some_and(|d| !d.is_closed());
+        self.drivers.iter().filter(|(_, driver)| awake(driver)).map(|(id, _)| *id).collect()
     }
 
-    /// The driver of a service; a new one when there is none, or when it has just ended.
-    fn driver(&mut self, service: ServiceId) -> &mpsc::Sender<Command> {
-        if self.drivers.get(&service).is_none_or(mpsc::Sender::is_closed) {
-            let (sender, inbox) = mpsc::channel(INBOX);
-            self.tasks.spawn(scaler::drive(
-                self.context.clone(),
-                service,
-                self.engine_up,
-                sender.downgrade(),
-                inbox,
-            ));
-            self.drivers.insert(service, sender);
+    /// Tells the driver of a service something; a new one when there is none, or when it has just ended.
+    fn tell(&mut self, service: ServiceId, command: Command) {
+        let driver = self.drivers.entry(service).or_default();
+        let untold = match driver {
+            Some(driver) => driver.tell(command).err(),
+            None => Some(command),
+        };
+        let Some(command) = untold else { return };
+        let inbox = Inbox::default();
+        let address = inbox.address();
+        let _ = address.tell(command); // nobody has closed it yet
+        *driver = Some(address);
+        let drive = scaler::drive(self.context.clone(), service, self.engine_up, inbox);
+        self.tasks.spawn(drive);
+    }
+
+    fn note_end(&mut self, ended: Result<(ServiceId, End), JoinError>) {
+        let Ok((service, end)) = ended else { return };
+        let Some(driver) = self.drivers.get_mut(&service) else { return };
+        // There may be another one already.
+        if driver.as_ref().is_some_and(Address::is_closed) {
+            *driver = None;
+            if end != End::Rest {
+                self.drivers.remove(&service);
+            }
         }
-        &self.drivers[&service]
     }
 }

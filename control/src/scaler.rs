@@ -1,9 +1,11 @@
 //! One driver task per service owns that service's replicas and its deployment in progress. It
 //! wakes on hints, on the engine's answers and on deadlines, compares what is with what should be,
-//! and acts. Nobody else starts or ends a container.
+//! and acts. Nobody else starts or ends a container. A driver that has nothing to do ends, so that a
+//! service that sleeps costs no task; the next that is told to it begins another one.
 
 pub mod command;
 mod fleet;
+pub(crate) mod inbox;
 mod obstacle;
 mod plan;
 mod work;
@@ -22,6 +24,7 @@ use tokio::{
 };
 
 use self::command::{Command, Progress};
+use self::inbox::{Address, Inbox};
 use self::plan::{Plan, Standing, plan};
 pub(crate) use self::work::prune;
 use crate::{
@@ -41,6 +44,17 @@ enum Done {
     Removal(ReplicaId, Result<()>),
     Deployment(DeploymentId, deploy::Outcome),
     Housekeeping,
+}
+
+/// Why a driver has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing is to be done for the service, and nothing is known of it that the store does not know.
+    Rest,
+    /// The service is deleted and nothing of it is left.
+    Gone,
+    /// It was told to.
+    Told,
 }
 
 struct Owned {
@@ -90,14 +104,13 @@ struct Driver {
     work: JoinSet<Done>,
 }
 
-/// Runs until the service is deleted and nothing of it is left, or until it is told to end.
+/// Runs until nothing is left to do, or until it is told to end.
 pub(crate) async fn drive(
     context: Arc<Context>,
     service: ServiceId,
     engine_up: bool,
-    own: mpsc::WeakSender<Command>,
-    mut inbox: mpsc::Receiver<Command>,
-) -> ServiceId {
+    mut inbox: Inbox,
+) -> (ServiceId, End) {
     let mut driver = Driver {
         context,
         service,
@@ -127,20 +140,19 @@ pub(crate) async fn drive(
             }
         };
         tokio::select! {
-            command = inbox.recv() => match command {
-                Some(Command::End) => {
+            command = inbox.next() => match command {
+                Command::End => {
                     driver.end().await;
-                    return service;
+                    return (service, End::Told);
                 }
-                Some(command) => driver.take(command),
-                None => return service,
+                command => driver.take(command),
             },
             Some(done) = driver.work.join_next() => driver.finish(done),
             () = until_deadline => {}
         }
-        match driver.look(&own).await {
-            Ok(true) => return service,
-            Ok(false) => driver.lapses = 0,
+        match driver.look(&inbox).await {
+            Ok(Some(end)) if inbox.close_if_empty() => return (service, end),
+            Ok(_) => driver.lapses = 0,
             Err(error) => driver.note_lapse(&error),
         }
     }
@@ -219,8 +231,8 @@ impl Driver {
         }
     }
 
-    /// Compares what is with what should be, and acts. True when nothing is left to look after.
-    async fn look(&mut self, own: &mpsc::WeakSender<Command>) -> Result<bool> {
+    /// Compares what is with what should be, and acts. Tells when that leaves nothing to do.
+    async fn look(&mut self, inbox: &Inbox) -> Result<Option<End>> {
         let now = Instant::now();
         let view =
             self.context.store.view(self.service).await.inspect_err(|_| self.blind = true)?;
@@ -240,13 +252,21 @@ impl Driver {
         }
         let told = self.reconcile(&view).await;
         if view.route.is_none() {
-            return told.map(|()| self.wind_down(&view));
+            return told.map(|()| self.wind_down(&view).then_some(End::Gone));
         }
         // What failed is tried again with the next look, and keeps nothing else from being done.
         let started = self.start(&plan).await;
-        let continued = self.continue_deployment(&view, own).await;
+        let continued = self.continue_deployment(&view, inbox.address()).await;
         let obstacle = self.tell_obstacle(&view).await;
-        told.and(started).and(continued).and(obstacle).map(|()| false)
+        told.and(started).and(continued).and(obstacle)?;
+        Ok(self.may_rest(&view).then_some(End::Rest))
+    }
+
+    /// Whether nothing is on its way, and another driver would know all that this one does.
+    fn may_rest(&self, view: &ServiceView) -> bool {
+        let nobody = view.replicas.is_empty() && self.replicas.is_empty();
+        let idle = self.work.is_empty() && self.next_deadline().is_none();
+        nobody && idle && self.forgotten.is_empty() && self.failures == 0
     }
 
     /// The store failed: the same again after a pause that grows.
@@ -321,11 +341,7 @@ impl Driver {
         }
     }
 
-    async fn continue_deployment(
-        &mut self,
-        view: &ServiceView,
-        own: &mpsc::WeakSender<Command>,
-    ) -> Result<()> {
+    async fn continue_deployment(&mut self, view: &ServiceView, own: Address) -> Result<()> {
         let settled = view.latest_phase.is_some_and(Phase::is_settled);
         let busy = self.deploying.is_some() || self.deploy_after.is_some();
         if settled || busy || !self.engine_up {
@@ -333,9 +349,6 @@ impl Driver {
         }
         let now = Timestamp::now();
         let Some(deployment) = self.context.store.claim_deployment(self.service, now).await? else {
-            return Ok(());
-        };
-        let Some(own) = own.upgrade() else {
             return Ok(());
         };
         let id = deployment.id;
