@@ -22,9 +22,10 @@ use crate::error::{Error, Result};
 /// So many bytes must fit beside the file before it is written again after a failure: some of the
 /// largest changes, so that not every one of the next ones fails again.
 const ROOM: usize = 4 << 20;
-/// Bytes of the file that redb keeps in memory. What is asked for often is copied elsewhere, and the
-/// system has the file in memory, too.
-const CACHE: usize = 16 << 20;
+/// Bytes of the file that redb keeps in memory: all of it while services are few, and the inner pages
+/// of its tables when they are many. What is asked for often is copied elsewhere, and the system has
+/// the file in memory, too. The allocator holds half as much again for pages that come and go.
+const CACHE: usize = 8 << 20;
 /// Bytes that are read or written at a time.
 const BLOCK: usize = 64 << 10;
 
