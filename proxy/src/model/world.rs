@@ -138,6 +138,14 @@ impl World {
         world.goes_live().await?;
         world.answers().await?;
         world.rests("after the last request").await?;
+        world
+            .change(|service| {
+                service.min_replicas = 0;
+                None
+            })
+            .await;
+        world.rests("when it may sleep").await?;
+        world.is_left_alone().await?;
         world.subject_call(|store, id| async move { store.delete_service(id, None).await }).await;
         world.rests("after the service was deleted").await?;
         world.crash(true, true).await;
@@ -447,6 +455,22 @@ impl World {
             }
             tokio::time::sleep(REST.1).await;
         }
+    }
+
+    /// Waits until no task of control is there for the function, which sleeps.
+    async fn is_left_alone(&self) -> Outcome {
+        let Some(Control { context, .. }) = &self.control else {
+            return Err("there is no control".to_owned());
+        };
+        let begun = Instant::now();
+        // This one, the plane's, and that of its watch over the engine.
+        while Arc::strong_count(context) > 3 {
+            if begun.elapsed() > REST.0 {
+                return Err("a driver that has nothing to do does not end".to_owned());
+            }
+            tokio::time::sleep(REST.1).await;
+        }
+        Ok(())
     }
 
     async fn look(&self) -> Outcome {
