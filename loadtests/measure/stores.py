@@ -14,7 +14,8 @@ from redis import Redis
 
 KINDS = ("embedded", "redis")
 SERVED_WITHIN = 60
-# Seconds until every service was looked at after a start.
+# Seconds until the edge has read every service after a start. Control gets round to them later, and keeps
+# nothing of those that rest.
 SETTLED = 5
 # Requests over one connection, while the Redis counts its commands.
 STEADY = 2_000
