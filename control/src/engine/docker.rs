@@ -291,11 +291,21 @@ async fn call_unless_gone<T>(
     let outcome = async {
         match future.await {
             Ok(value) => Ok(Some(value)),
-            Err(ClientError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(ClientError::DockerResponseServerError { status_code, message })
+                if is_gone(status_code, &message) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     };
     call(operation, subject, limits::ENGINE_CALL, outcome).await
+}
+
+/// Whether the engine says that there is no such thing. When two remove the same image, the one that
+/// comes too late is told so with a status of 500.
+fn is_gone(status_code: u16, message: &str) -> bool {
+    status_code == 404 || message.starts_with("unrecognized image ID ")
 }
 
 fn failure(operation: &'static str, subject: &str, error: ClientError) -> Error {
@@ -357,6 +367,21 @@ fn of_instance(instance: &InstanceId, service: Option<ServiceId>) -> HashMap<Str
 mod tests {
     use super::*;
     use crate::error::Kind;
+
+    /// What Docker Engine 20.10 really said, of the other of two at a time.
+    #[tokio::test]
+    async fn what_another_has_removed_is_gone() {
+        let outcome = |status_code: u16, message: &str| {
+            let message = message.to_owned();
+            let error = ClientError::DockerResponseServerError { status_code, message };
+            call_unless_gone("remove image", "x", async { Err::<(), _>(error) })
+        };
+        let late = "unrecognized image ID \
+            sha256:7747736da919136157395c39488bfeecbe36e41e3579ac2e32ff2374b632f0ac";
+        assert!(outcome(500, late).await.expect("no failure").is_none());
+        assert!(outcome(404, "No such image: x:latest").await.expect("no failure").is_none());
+        assert!(outcome(500, "no space left on device").await.is_err());
+    }
 
     /// What Docker Engine 20.10 really said.
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use crate::{
     context::Context,
     engine::{Attachment, ContainerSpec, Image},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
     replica::Removal,
@@ -109,10 +109,16 @@ pub(crate) async fn prune(context: &Context, service: ServiceId) {
             needed.contains(&image.deployment)
                 && (image.is_tagged() || !tagged.contains(&image.deployment))
         };
+        // One that cannot be removed is no reason to leave the others.
+        let mut outcome = Ok(());
         for image in images.iter().filter(|image| !is_needed(image)) {
-            context.engine.remove_image(&image.name).await?;
+            match context.engine.remove_image(&image.name).await {
+                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                Err(error) => outcome = Err(error),
+                Ok(()) => {}
+            }
         }
-        Ok::<_, Error>(())
+        outcome
     };
     if let Err(error) = outcome.await {
         tracing::warn!(%service, %error, "old images were not removed; the next deployment tries again");
