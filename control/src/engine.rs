@@ -165,12 +165,15 @@ pub struct Exit {
     pub out_of_memory: bool,
     /// Exit status; 137 is a kill.
     pub code: i64,
+    /// Its container is gone or going, and whoever asks did not remove it: how it ended says nothing.
+    pub removed: bool,
 }
 
 impl Exit {
     /// What it means to the one who wrote the function.
     pub fn meaning(self) -> String {
         match self {
+            Self { removed: true, .. } => "somebody else removed its container".to_owned(),
             Self { out_of_memory: true, .. } => {
                 "it used more memory than the service's memory_mb allows".to_owned()
             }
@@ -300,7 +303,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Removes a container, ended or not; one that is gone is no error.
     async fn remove(&self, instance: &InstanceId, replica: &ReplicaId) -> Result<()>;
 
-    /// How a container ended, if it does within the time; none when it still runs, or is gone.
+    /// How a container ended, if it does within the time; none when it still runs.
     async fn exit(
         &self,
         instance: &InstanceId,

@@ -337,7 +337,7 @@ impl Run<'_> {
         let output = engine.output(instance, id, &query).await?.lines;
         let exited = outcome.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Exited);
         if exited && exit.is_some_and(|exit| Report::is_heap_full(exit.code, &output)) {
-            outcome.failure = ending(Exit { out_of_memory: true, code: 0 }).failure;
+            outcome.failure = ending(Exit { out_of_memory: true, code: 0, removed: false }).failure;
         }
         let mask = Mask::of(&invocation.environment);
         Ok(Report::new(invocation.request_id.clone(), outcome, output, &mask))

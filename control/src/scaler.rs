@@ -30,10 +30,11 @@ pub(crate) use self::work::prune;
 use crate::{
     context::Context,
     deploy,
+    engine::Exit,
     error::{Error, Kind, Result},
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
-    replica::{Event, Machine},
+    replica::{Event, Machine, Removal},
     rounds::jittered,
     service::{Deployment, Phase, ServiceView, Wish},
 };
@@ -41,6 +42,8 @@ use crate::{
 /// What a driver's own tasks came to.
 enum Done {
     Launch(ReplicaId, Result<()>),
+    /// How the process of one ended that had not loaded yet.
+    Ending(ReplicaId, Removal, Result<Option<Exit>>),
     Removal(ReplicaId, Result<()>),
     Deployment(DeploymentId, deploy::Outcome),
     Housekeeping,
@@ -65,8 +68,10 @@ struct Owned {
     /// The engine did not do its part in the start: what comes of it says nothing about the code.
     disturbed: bool,
     candidate: Option<mpsc::Sender<Progress>>,
-    /// Its start failed because the store was away.
+    /// Its start failed because the store was away, or because somebody else removed it.
     excused: bool,
+    /// What is to be said of its start, once it is known how its process ended.
+    verdict: Option<String>,
     /// Its place under the host's ceiling.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -198,6 +203,10 @@ impl Driver {
                     error => Event::LaunchFailed(public_reason(&error)),
                 };
                 self.feed(&replica, event);
+            }
+            Ok(Done::Ending(replica, removal, ending)) => {
+                self.judge(&replica, ending);
+                self.remove(&replica, removal);
             }
             Ok(Done::Removal(replica, Ok(()))) => self.feed(&replica, Event::Removed),
             Ok(Done::Removal(replica, Err(error))) => {

@@ -6,10 +6,11 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Done, Driver, Owned, Progress, command::Listed, work};
 use crate::{
-    error::Result,
+    engine::Exit,
+    error::{Kind, Result},
     limits,
     name::ReplicaId,
-    replica::{Action, Event, Machine},
+    replica::{Action, Event, Machine, Removal},
     service::{Deployment, Replica, ServiceView, Wish},
 };
 
@@ -41,6 +42,7 @@ impl Driver {
                 disturbed: false,
                 candidate,
                 excused: false,
+                verdict: None,
                 _place: Some(place),
             },
         );
@@ -100,6 +102,7 @@ impl Driver {
                     disturbed: false,
                     candidate: None,
                     excused: false,
+                    verdict: None,
                     _place: place,
                 },
             );
@@ -155,6 +158,7 @@ impl Driver {
     }
 
     fn act(&mut self, id: &ReplicaId, actions: Vec<Action>) {
+        let ended = actions.iter().any(|action| matches!(action, Action::Remove(Removal::Ended(_))));
         for action in actions {
             let Some(owned) = self.replicas.get_mut(id) else {
                 return;
@@ -173,31 +177,19 @@ impl Driver {
                         self.wait_until = None;
                     }
                 },
-                Action::TellFailed(reason) => match owned.candidate.take() {
-                    Some(candidate) => {
-                        let told = match owned.disturbed {
-                            true => Progress::Interrupted(reason),
-                            false => Progress::Failed(reason),
-                        };
-                        drop(candidate.try_send(told));
-                    }
-                    // That the store was away is no fault of the service.
-                    None if owned.excused => {
-                        self.wait_until = Some(Instant::now() + limits::ENGINE_RETRY);
-                    }
-                    None => self.note_failure(&reason),
-                },
+                // First it is found out whose doing that was.
+                Action::TellFailed(reason) if ended => owned.verdict = Some(reason),
+                Action::TellFailed(reason) => self.tell_failed(id, reason),
                 // The look that follows tells the store.
                 Action::Drain => {}
-                Action::Remove(removal) => {
-                    let (context, service, id) = (self.context.clone(), self.service, id.clone());
-                    let deployment = owned.deployment;
+                Action::Remove(removal) if owned.verdict.is_some() => {
+                    let (context, id) = (self.context.clone(), id.clone());
                     self.work.spawn(async move {
-                        let outcome =
-                            work::remove(&context, service, deployment, &id, removal).await;
-                        Done::Removal(id, outcome)
+                        let ending = work::ending(&context, &id).await;
+                        Done::Ending(id, removal, ending)
                     });
                 }
+                Action::Remove(removal) => self.remove(id, removal),
                 Action::Forget => {
                     self.forgotten.insert(id.clone(), Instant::now());
                     let gone = self.replicas.remove(id);
@@ -207,5 +199,51 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// The process of a replica has ended before it could serve. That says something about the code
+    /// unless somebody else removed the container, or the engine is not there to be asked.
+    pub(super) fn judge(&mut self, id: &ReplicaId, ending: Result<Option<Exit>>) {
+        let Some(owned) = self.replicas.get_mut(id) else { return };
+        let Some(mut reason) = owned.verdict.take() else { return };
+        match ending {
+            Ok(Some(Exit { removed: true, .. })) => {
+                tracing::warn!(service = %self.service, replica = %id, "somebody else removed the container of a replica that was starting");
+                (owned.disturbed, owned.excused) = (true, true);
+                reason = "Somebody removed the container while the function loaded.".to_owned();
+            }
+            Err(error) if error.kind() == Kind::Unavailable => owned.disturbed = true,
+            Ok(_) | Err(_) => {}
+        }
+        self.tell_failed(id, reason);
+    }
+
+    /// Tells whoever waits for a replica that it will never serve.
+    fn tell_failed(&mut self, id: &ReplicaId, reason: String) {
+        let Some(owned) = self.replicas.get_mut(id) else { return };
+        match owned.candidate.take() {
+            Some(candidate) => {
+                let told = match owned.disturbed {
+                    true => Progress::Interrupted(reason),
+                    false => Progress::Failed(reason),
+                };
+                drop(candidate.try_send(told));
+            }
+            // That is no fault of the service.
+            None if owned.excused => {
+                self.wait_until = Some(Instant::now() + limits::ENGINE_RETRY);
+            }
+            None => self.note_failure(&reason),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &ReplicaId, removal: Removal) {
+        let Some(owned) = self.replicas.get(id) else { return };
+        let (context, service, id) = (self.context.clone(), self.service, id.clone());
+        let deployment = owned.deployment;
+        self.work.spawn(async move {
+            let outcome = work::remove(&context, service, deployment, &id, removal).await;
+            Done::Removal(id, outcome)
+        });
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use crate::{
     context::Context,
-    engine::{Attachment, ContainerSpec, Image},
+    engine::{Attachment, ContainerSpec, Exit, Image},
     error::{Error, Kind, Result},
     limits,
     name::{DeploymentId, ReplicaId, ServiceId},
@@ -67,6 +67,11 @@ fn container_spec(
     }
 }
 
+/// How the process of a replica ended. None when it has hung up and has not.
+pub(super) async fn ending(context: &Context, replica: &ReplicaId) -> Result<Option<Exit>> {
+    context.engine.exit(&context.instance, replica, EXIT_GRACE).await
+}
+
 /// Ends a container and keeps what it wrote.
 pub(super) async fn remove(
     context: &Context,
@@ -80,7 +85,7 @@ pub(super) async fn remove(
         Removal::Ordinary => None,
         Removal::Killed(why) => Some(format!("replica {replica} was killed: {why}")),
         Removal::Ended(why) => {
-            let exit = engine.exit(instance, replica, EXIT_GRACE).await?;
+            let exit = ending(context, replica).await?;
             Some(format!("replica {replica} ended: {}", exit.map_or(why, |exit| exit.meaning())))
         }
     };

@@ -259,8 +259,11 @@ impl Engine for Simulated {
     ) -> Result<Option<Exit>> {
         tokio::time::sleep(within).await;
         let state = self.answer("wait").await?;
-        let ended = state.containers.get(replica).is_some_and(|held| held.process.is_empty());
-        Ok(ended.then_some(Exit { out_of_memory: false, code: 1 }))
+        let Some(held) = state.containers.get(replica) else {
+            return Ok(Some(Exit { out_of_memory: false, code: 137, removed: true }));
+        };
+        let ended = held.process.is_empty();
+        Ok(ended.then_some(Exit { out_of_memory: false, code: 1, removed: false }))
     }
 
     async fn output(&self, _: &InstanceId, _: &ReplicaId, _: &OutputQuery) -> Result<Output> {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     docker,
-    grid::{Grid, wait_until},
+    grid::{Grid, wait_for, wait_until},
     http::Connection,
     process::short_dir,
     relay::Relay,
@@ -98,4 +98,37 @@ fn an_image_that_somebody_removed_is_built_again() {
     let answer = grid.get("bare", "");
     assert_eq!((answer.status, answer.json()), (200, json!("awake")));
     assert_eq!(docker::images(&service.id).len(), 1);
+}
+
+/// Python, so that loading takes its time and no CPU.
+const SLOW: &str = "import time\ntime.sleep(2)\ndef handler(event, context):\n    return 'one'";
+
+#[test]
+fn a_container_that_somebody_removes_while_it_loads_is_no_fault_of_the_code() {
+    let grid = Grid::with(&[]);
+    let service = grid.create("taken", "python3.9", SLOW, json!({"min_replicas": 1}));
+    let kept = docker::containers(&service.id, true);
+    let change = json!({"function_code": SLOW.replace("one", "two")});
+    let answer = grid.api("PATCH", &service.path(""), Some(&change));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let deployment = answer.json()["deployment"]["id"].as_str().expect("an id").to_owned();
+    let running = |but: &[String]| {
+        let found = docker::containers(&service.id, false);
+        found.into_iter().find(|container| !but.contains(container))
+    };
+    docker::docker(&["rm", "-f", &wait_for("a candidate", || running(&kept))]);
+    let settled = grid.settled(&service.id, &deployment);
+    assert_eq!(settled["phase"], "live", "{settled}");
+    assert!(settled["log"].to_string().contains("Somebody removed the container"), "{settled}");
+
+    wait_until("the old version's end", || docker::containers(&service.id, true).len() == 1);
+    let mut gone = Vec::new();
+    for _ in 0..4 {
+        gone.push(wait_for("a replica that starts", || running(&gone)));
+        docker::docker(&["rm", "-f", gone.last().expect("one")]);
+    }
+    let record = grid.api("GET", &service.path(""), None).json();
+    assert_eq!((&record["status"], &record["problem"]), (&json!("live"), &json!(null)), "{record}");
+    let answer = grid.get("taken", "");
+    assert_eq!((answer.status, answer.json()), (200, json!("two")));
 }

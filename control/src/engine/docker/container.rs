@@ -145,10 +145,15 @@ impl Docker {
             let mut end = self.client()?.wait_container(&name, None::<WaitContainerOptions>);
             let _ = tokio::time::timeout(within, end.next()).await;
         }
-        let state = self.inspect(&name).await?;
-        Ok(state.filter(|state| state.running != Some(true)).map(|state| Exit {
+        let Some(state) = self.inspect(&name).await? else {
+            return Ok(Some(Exit { out_of_memory: false, code: 137, removed: true }));
+        };
+        use ContainerStateStatusEnum::{DEAD, REMOVING};
+        Ok((state.running != Some(true)).then(|| Exit {
             out_of_memory: state.oom_killed.unwrap_or(false),
             code: state.exit_code.unwrap_or(0),
+            // On its way: its process is ended for that.
+            removed: matches!(state.status, Some(REMOVING | DEAD)),
         }))
     }
 
