@@ -106,6 +106,11 @@ impl Health {
         self.state.subscribe()
     }
 
+    /// Whether it is known how a dependency is.
+    pub fn is_checked(&self, dependency: Dependency) -> bool {
+        self.state.borrow().get(&dependency) != Some(&Some(UNKNOWN.to_owned()))
+    }
+
     /// Waits until it is known how a dependency is; not at all for one that is not needed.
     pub async fn checked(&self, dependency: Dependency) {
         let known = |state: &State| {

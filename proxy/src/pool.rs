@@ -145,7 +145,7 @@ impl Pool {
         if let Some(grant) = self.take_free(&mut state) {
             return Ok(Turn::Now(self.lease(grant)));
         }
-        if let Some(obstacle) = &state.obstacle {
+        if let Some(obstacle) = state.obstacle() {
             return Err(Refusal::Obstacle(obstacle.clone()));
         }
         if state.waiting.len() >= self.queue_length {
@@ -158,8 +158,7 @@ impl Pool {
             state.told = demand;
             self.note(&mut state, Note::Demand { service: self.service, demand });
         }
-        let live = state.live;
-        let asleep = !state.members.values().any(|m| Some(m.deployment) == live);
+        let asleep = !state.has_members();
         Ok(Turn::Later(Place { pool: self.clone(), receiver, asleep }))
     }
 
@@ -309,7 +308,7 @@ impl Pool {
     }
 
     fn refuse_waiting(&self, state: &mut State) {
-        let refusal = match &state.obstacle {
+        let refusal = match state.obstacle() {
             _ if state.deleted => Refusal::Deleted,
             Some(obstacle) => Refusal::Obstacle(obstacle.clone()),
             None => return,
@@ -386,6 +385,7 @@ impl Pool {
             return false;
         }
         state.free.retain(|free| free != id);
+        self.refuse_waiting(state);
         self.note_seen(state, id, Seen::Gone { cause });
         true
     }
@@ -416,6 +416,17 @@ impl Pool {
 }
 
 impl State {
+    /// Whether a replica of the live deployment is connected.
+    fn has_members(&self) -> bool {
+        self.members.values().any(|member| Some(member.deployment) == self.live)
+    }
+
+    /// What those wait for in vain who wait for a first replica. One that is there becomes free again,
+    /// whatever control says, which may know less when it has just started.
+    fn obstacle(&self) -> Option<&Obstacle> {
+        self.obstacle.as_ref().filter(|_| !self.has_members())
+    }
+
     fn demand(&self) -> u32 {
         let live = self.live;
         let works = |m: &&Member| m.link.is_none() && !m.checked && Some(m.deployment) == live;

@@ -158,7 +158,8 @@ impl Driver {
     }
 
     fn act(&mut self, id: &ReplicaId, actions: Vec<Action>) {
-        let ended = actions.iter().any(|action| matches!(action, Action::Remove(Removal::Ended(_))));
+        let ended =
+            actions.iter().any(|action| matches!(action, Action::Remove(Removal::Ended(_))));
         for action in actions {
             let Some(owned) = self.replicas.get_mut(id) else {
                 return;

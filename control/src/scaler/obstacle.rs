@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::{
     error::Result,
+    health::Dependency,
     limits,
     replica::Machine,
     service::{Deployment, Egress, Obstacle, ServiceView},
@@ -45,6 +46,10 @@ impl Driver {
         let helps =
             |machine: &Machine| machine.counts() && (self.engine_up || machine.is_launched());
         if machines().any(helps) {
+            return None;
+        }
+        // Before it has been asked it may well be there.
+        if !self.engine_up && !self.context.health.is_checked(Dependency::Engine) {
             return None;
         }
         if !self.engine_up {

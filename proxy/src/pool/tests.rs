@@ -304,6 +304,24 @@ async fn an_obstacle_is_told_to_those_who_wait_and_to_those_who_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_obstacle_is_in_the_way_of_those_who_wait_for_a_busy_replica() {
+    let mut world = World::new(2);
+    let live = DeploymentId::new();
+    world.activate(live);
+    let replica = world.join(live);
+    let lease = world.now();
+    let obstacle = Obstacle { message: "no engine".to_owned(), retry_at: Timestamp::now() };
+    world.view.obstacle = Some(obstacle.clone());
+    world.pool.apply(&world.view);
+    let mut waits = world.later();
+    finish(lease);
+    finish(waits.turn(soon()).await.expect("the replica, now that it is free"));
+    assert!(world.pool.leave(&replica, GoneCause::Closed));
+    // Without it there is nothing to wait for.
+    assert_eq!(world.pool.enter().err(), Some(Refusal::Obstacle(obstacle)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_function_refuses_those_who_wait() {
     let mut world = World::new(2);
     let mut waits = world.later();

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::{
     grid::{Grid, Service, wait_until},
     http::Connection,
+    process::short_dir,
+    relay::Relay,
 };
 
 const CODE: &str = "exports.handler = async () => 'one';";
@@ -68,6 +70,35 @@ fn while_redis_is_away_ready_functions_answer_and_nothing_is_lost() {
     }
     assert_eq!(grid.patch(&awake, &code(NEXT))["phase"], "live");
     wait_until("the new code", || grid.get("awake", "").text() == "\"two\"");
+}
+
+#[test]
+fn who_waits_for_a_function_to_wake_while_control_starts_again_is_served() {
+    let dir = short_dir();
+    let relay = Relay::start(dir.path());
+    let mut grid = Grid::in_parts(&[("DOCKER_HOST", &relay.host()), ("GRID_IDLE_SECONDS", "1")]);
+    let asleep = grid.create("asleep", "node18", CODE, json!({"min_replicas": 0}));
+    wait_until("sleep", || {
+        let record = grid.api("GET", &asleep.path(""), None).json();
+        record["replicas"].as_array().is_some_and(Vec::is_empty)
+    });
+    grid.kill9_part("control");
+    // So that it takes seconds until control has heard of it; and each call tells control of the demand.
+    relay.slow(Duration::from_secs(1));
+    let call = |number: u32| {
+        let mut line = grid.connect();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200) * number);
+            line.request("GET", "/fn/asleep", &[("host", "asleep.localhost")], b"")
+        })
+    };
+    let calls: Vec<_> = (0..20).map(call).collect();
+    grid.start_part("control");
+    relay.slow(Duration::ZERO);
+    for call in calls {
+        let answer = call.join().expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "\"one\""));
+    }
 }
 
 #[test]
