@@ -302,10 +302,11 @@ async fn call_unless_gone<T>(
     call(operation, subject, limits::ENGINE_CALL, outcome).await
 }
 
-/// Whether the engine says that there is no such thing. When two remove the same image, the one that
-/// comes too late is told so with a status of 500.
+/// Whether the engine says that there is no such thing, or no more. To whom comes while another removes
+/// it, it does not say so with its status.
 fn is_gone(status_code: u16, message: &str) -> bool {
-    status_code == 404 || message.starts_with("unrecognized image ID ")
+    const SIGNS: [&str; 2] = ["unrecognized image ID ", "container is marked for removal"];
+    status_code == 404 || SIGNS.iter().any(|sign| message.starts_with(sign))
 }
 
 fn failure(operation: &'static str, subject: &str, error: ClientError) -> Error {
@@ -380,6 +381,8 @@ mod tests {
             sha256:7747736da919136157395c39488bfeecbe36e41e3579ac2e32ff2374b632f0ac";
         assert!(outcome(500, late).await.expect("no failure").is_none());
         assert!(outcome(404, "No such image: x:latest").await.expect("no failure").is_none());
+        let marked = "container is marked for removal and cannot be started";
+        assert!(outcome(409, marked).await.expect("no failure").is_none());
         assert!(outcome(500, "no space left on device").await.is_err());
     }
 
