@@ -165,6 +165,10 @@ pub(crate) async fn drive(
 
 impl Driver {
     fn next_deadline(&self) -> Option<Instant> {
+        // What is due stays due while the store does not say how things are.
+        if self.lapses > 0 {
+            return self.look_again;
+        }
         let ticks = self.replicas.values().filter_map(|owned| owned.machine.next_tick());
         let pauses = [self.wait_until, self.deploy_after, self.look_again];
         ticks.chain(pauses.into_iter().flatten()).min()

@@ -176,6 +176,31 @@ fn embedded() {
     survives(&Subject { store: Arc::new(store), home: None });
 }
 
+/// While the store refuses everything, what is due stays due. On paused time a driver that looks again
+/// without a pause then keeps the clock from going on, for ever.
+#[test]
+fn a_driver_rests_while_the_store_refuses_everything() {
+    let refuses = Weather { refused: 100, ..Weather::default() };
+    let step = |event, seconds| Step { event, pause: Duration::from_secs(seconds) };
+    let steps = vec![
+        step(Happening::Patch(Code::Hangs), 1),
+        step(Happening::Line { control: true, weather: refuses }, 120),
+    ];
+    let (done, outcome) = mpsc::channel();
+    std::thread::spawn(move || {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
+        let subject = Subject { store: Arc::new(store), home: None };
+        let share = world::share();
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+        let outcome =
+            runtime.expect("a runtime").block_on(World::run(&subject, share.path(), 1, &steps));
+        done.send(outcome)
+    });
+    let outcome = outcome.recv_timeout(Duration::from_secs(60)).expect("it gets on");
+    assert_eq!(outcome, Ok(()));
+}
+
 /// A real Redis. Its calls take real time, and so fewer schedules are tried.
 #[test]
 fn in_redis() {
