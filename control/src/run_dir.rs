@@ -35,6 +35,11 @@ impl RunDir {
         self.replica(replica).join("edge.sock")
     }
 
+    /// Where the edge says which requests it has called back (runners/PROTOCOL.md).
+    pub fn recalls(&self, replica: &ReplicaId) -> PathBuf {
+        self.replica(replica).join("recalls")
+    }
+
     /// Makes a replica's directory. The function's user must be able to pass through it.
     ///
     /// # Errors

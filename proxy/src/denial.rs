@@ -58,6 +58,7 @@ impl From<Refusal> for Denial {
             Refusal::Obstacle(obstacle) => Denial::Obstacle(obstacle),
             Refusal::Deleted => Denial::NotFound,
             Refusal::Released => Denial::Stopping,
+            Refusal::Crashed => Denial::Crashed,
         }
     }
 }

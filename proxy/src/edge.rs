@@ -284,6 +284,7 @@ impl Picture {
             service: replica.service,
             deployment: replica.deployment,
             pool: pool.clone(),
+            recalls: self.edge.run_dir.recalls(&replica.id),
             idle_after: self.edge.idle_after,
             call_within: called.then_some(self.edge.call_within),
             store: self.edge.store.clone(),

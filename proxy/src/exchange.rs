@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use control::limits;
 use http::{Method, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     chunked::Chunked,
@@ -24,6 +24,9 @@ use head::Head;
 
 /// An answer up to here is read whole before it is passed on; a larger one flows.
 const WHOLE: u64 = 64 * 1024;
+/// How long a runner is waited for until it has said of each request that was called back that it has
+/// not begun it.
+const CALLED_BACK: Duration = Duration::from_secs(1);
 
 /// What a replica answered.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) enum Begun {
     Absent { length: Option<u64>, link: Option<Link> },
     /// Its head; the rest is still to be read.
     Rest(Rest),
+    /// Nothing: the request was called back and has not begun.
+    CalledBack { link: Option<Link> },
 }
 
 /// A body that is still to be read.
@@ -76,8 +81,20 @@ pub(crate) enum Fault {
     TooLarge,
 }
 
-/// Sends the request whose head is in `link.wire`, and reads the answer, or its head when it is a long
-/// one. All of it, the rest too, happens before the deadline.
+/// What a runner says for itself: `{"error": "load_failed", "message": "…"}` of a failure,
+/// `{"status": "ready", "calls_back": true}` when it is ready.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Said {
+    /// The kind of a failure.
+    pub(crate) error: String,
+    pub(crate) message: String,
+    /// It looks whether a request that was sent ahead was called back.
+    pub(crate) calls_back: bool,
+}
+
+/// Sends the request whose head is in `link.wire`, unless it was sent ahead, and reads the answer, or its
+/// head when it is a long one. All of it, the rest too, happens before the deadline.
 pub(crate) async fn run(
     mut link: Link,
     method: &Method,
@@ -86,27 +103,33 @@ pub(crate) async fn run(
     deadline: Instant,
 ) -> Result<Answer, Fault> {
     let exchange = async {
-        // What a function sent while nobody asked must not become anybody's answer.
-        match link.news().await {
-            News::Nothing => {}
-            News::Bytes => return Err(Fault::Garbled("bytes before the request".to_owned())),
-            News::End => return Err(Fault::Closed),
+        let was_sent_ahead = link.is_awaiting;
+        if !was_sent_ahead {
+            // What a function sent while nobody asked must not become anybody's answer.
+            match link.news().await {
+                News::Nothing => {}
+                News::Bytes => return Err(Fault::Garbled("bytes before the request".to_owned())),
+                News::End => return Err(Fault::Closed),
+            }
+            link.send(body).await.map_err(closed)?;
         }
-        link.send(body).await.map_err(closed)?;
         let head = head::read(&mut link).await?;
+        if head.called_back && !was_sent_ahead {
+            return Err(Fault::Garbled("nobody called the request back".to_owned()));
+        }
         receive(link, head, method, most_bytes, deadline).await
     };
     timeout_at(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
 }
 
 /// Asks the runner itself: `/ready` or `/health`, with a JSON body when there is something to hand
-/// over. Gives the status, the message of a failure, and the connection when it can serve a request.
+/// over. Gives the status, what it says, and the connection when it can serve a request.
 pub(crate) async fn probe(
     mut link: Link,
     path: &str,
     json: Option<&str>,
     within: Duration,
-) -> Result<(u16, String, Option<Link>), Fault> {
+) -> Result<(u16, Said, Option<Link>), Fault> {
     link.wire.clear();
     // A Vec takes everything.
     let _ = match json {
@@ -123,31 +146,26 @@ pub(crate) async fn probe(
     let deadline = Instant::now() + within;
     let answer = run(link, &method, body, limits::MESSAGE_CHARS * 4, deadline).await?;
     match answer.body {
-        Begun::Whole { body, link } => Ok((answer.status.as_u16(), failure(&body).1, link)),
+        Begun::Whole { body, link } => Ok((answer.status.as_u16(), Said::read(&body), link)),
         _ => Err(Fault::Garbled("a long answer of the runner itself".to_owned())),
     }
 }
 
-/// Kind and message of a runner's own error.
-pub(crate) fn failure(body: &[u8]) -> (String, String) {
-    #[derive(serde::Deserialize, Default)]
-    struct Failure {
-        #[serde(default)]
-        error: String,
-        #[serde(default)]
-        message: String,
+impl Said {
+    /// Nothing of what is no such thing.
+    pub(crate) fn read(body: &[u8]) -> Self {
+        let said: Self = serde_json::from_slice(body).unwrap_or_default();
+        let clean = |text: String| {
+            let mut text: String = text
+                .chars()
+                .filter(|c| !c.is_control() || *c == '\n')
+                .take(limits::MESSAGE_CHARS)
+                .collect();
+            text.truncate(text.trim_end().len());
+            text
+        };
+        Self { error: clean(said.error), message: clean(said.message), ..said }
     }
-    let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
-    let clean = |text: String| {
-        let mut text: String = text
-            .chars()
-            .filter(|c| !c.is_control() || *c == '\n')
-            .take(limits::MESSAGE_CHARS)
-            .collect();
-        text.truncate(text.trim_end().len());
-        text
-    };
-    (clean(failure.error), clean(failure.message))
 }
 
 async fn receive(
@@ -159,6 +177,10 @@ async fn receive(
 ) -> Result<Answer, Fault> {
     let (status, failed, closes) = (head.status, head.failed, head.closes);
     let body = match framing(&head, method, most_bytes)? {
+        None | Some(Framing::Length(0)) if head.called_back => {
+            Begun::CalledBack { link: spared(link, closes).await }
+        }
+        _ if head.called_back => return Err(Fault::Garbled("a call back with a body".to_owned())),
         None => {
             let link = spared(link, closes).await;
             Begun::Absent { length: head.length, link }
@@ -206,10 +228,29 @@ async fn whole(link: &mut Link, length: u64) -> Result<Bytes, Fault> {
     Ok(link.buffer.split_to(length).freeze())
 }
 
-/// The connection, when an answer has ended and nothing else came.
+/// The connection, when an answer has ended and nothing else came that nobody asked for.
 async fn spared(mut link: Link, closes: bool) -> Option<Link> {
+    link.is_awaiting = false;
+    if link.called_back > 0 && !timeout(CALLED_BACK, all_called_back(&mut link)).await.ok()? {
+        return None;
+    }
+    if link.has_ahead() {
+        return (!closes).then_some(link);
+    }
     let stays = !closes && link.buffer.is_empty();
     (stays && link.news().await == News::Nothing).then_some(link)
+}
+
+/// Whether the runner has not begun what was called back; it says so for each, after the answer before.
+async fn all_called_back(link: &mut Link) -> bool {
+    while link.called_back > 0 {
+        match head::read(link).await {
+            Ok(head) if head.called_back && !head.closes && head.length == Some(0) => {}
+            _ => return false,
+        }
+        link.called_back -= 1;
+    }
+    true
 }
 
 impl Rest {

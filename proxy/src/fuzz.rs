@@ -58,7 +58,7 @@ pub fn connection(data: &[u8]) {
 async fn converse(parts: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     let (routes, pool) = function();
     let (ours, mut runner) = UnixStream::pair().expect("a socket pair");
-    pool.1.join(ReplicaId::random(), pool.0, Link::new(ours).expect("a link"));
+    pool.1.join(ReplicaId::random(), pool.0, Link::new(ours).expect("a link"), None);
     let reached = Arc::new(Mutex::new(Vec::new()));
     let seen = reached.clone();
     tokio::spawn(async move {
@@ -176,8 +176,8 @@ pub fn answer(data: &[u8]) {
             assert!(fields::is_token(name) && fields::is_value(value));
         }
         match answer.body {
-            Begun::Whole { body, .. } => drop(exchange::failure(&body)),
-            Begun::Absent { .. } => {}
+            Begun::Whole { body, .. } => drop(exchange::Said::read(&body)),
+            Begun::CalledBack { .. } | Begun::Absent { .. } => {}
             Begun::Rest(rest) => {
                 let (source, mut flow) = flow::flow(rest.length(), &flow::Stock::new(1 << 30));
                 let _ = rest.pump(source).await;

@@ -12,14 +12,15 @@ use crate::{
     admit,
     client::{Body, Client, Peer},
     denial::Denial,
-    exchange::{self, Begun, Fault, Rest},
+    exchange::{self, Begun, Fault, Rest, Said},
     fields::write_field,
     flow::{self, Flow, Stock},
     hop,
+    line::Parcel,
     link::Link,
     observe::{Observer, Record},
     origin::Proxies,
-    pool::{Lease, Refusal, Turn},
+    pool::{Again, Lease, Refusal, Turn},
     rate::ClientRates,
     request::Request,
     respond::{self, Answer, Timing},
@@ -146,14 +147,30 @@ impl Gateway {
         admit::length(request, self.bounds.body_bytes)?;
         let body = self.body(client).await?;
         record.request_bytes = body.len() as u64;
-        let lease = self.acquire(client, &target, &mut record.timing).await?;
-        let Some(mut lease) = lease else {
-            let next = self.traffic.next().ok_or(Denial::Stopping)?;
-            return self.pass_on(next, request, peer, body, request_id, record).await;
-        };
-        let mut link = lease.start().ok_or(Denial::Crashed)?;
-        self.write_head(&mut link.wire, request, peer, record, body.len(), request_id);
-        self.exchange(request, lease, link, body, &mut record.timing).await
+        let asked = Instant::now();
+        let mut again = Again::No;
+        loop {
+            let mut timing = record.timing;
+            let parcel = || {
+                let mut head = Vec::new();
+                self.write_fields(&mut head, request, peer, record, body.len(), request_id);
+                Parcel { head, body: body.clone() }
+            };
+            let lease = self.acquire(client, &target, again, asked, parcel, &mut timing).await;
+            record.timing = timing;
+            let Some(mut lease) = lease? else {
+                let next = self.traffic.next().ok_or(Denial::Stopping)?;
+                return self.pass_on(next, request, peer, body, request_id, record).await;
+            };
+            let mut link = lease.start().ok_or(Denial::Crashed)?;
+            if !link.is_awaiting {
+                self.write_head(&mut link.wire, request, peer, record, body.len(), request_id);
+            }
+            match self.exchange(request, lease, link, &body, &mut record.timing).await? {
+                Some(answer) => return Ok(answer),
+                None => again = Again::Yes,
+            }
+        }
     }
 
     /// Has the process that replaced this one answer, and tell what is to be told about it.
@@ -183,6 +200,7 @@ impl Gateway {
             Begun::Whole { body, .. } => Body::Whole(body),
             Begun::Absent { length, .. } => Body::Absent(length),
             Begun::Rest(rest) => Body::Flow(self.let_flow(rest, None)),
+            Begun::CalledBack { .. } => return Err(Denial::Stopping),
         };
         Ok(Answer { status, fields, body })
     }
@@ -199,22 +217,27 @@ impl Gateway {
         &self,
         client: &mut C,
         target: &Target,
+        again: Again,
+        asked: Instant,
+        parcel: impl FnOnce() -> Parcel,
         timing: &mut Timing,
     ) -> Result<Option<Lease>, Denial> {
-        let mut place = match target.pool.enter() {
+        let mut place = match target.pool.enter(again) {
             Ok(Turn::Now(lease)) => return Ok(Some(lease)),
             Ok(Turn::Later(place)) => place,
             Err(Refusal::Released) => return Ok(None),
             Err(refusal) => return Err(refusal.into()),
         };
-        let asked = Instant::now();
+        if again == Again::No && !place.asleep {
+            place.offer(parcel());
+        }
         let turn = tokio::select! {
             turn = place.turn(asked + self.bounds.queue_within) => match turn {
                 Ok(lease) => Ok(Some(lease)),
                 Err(Refusal::Released) => return Ok(None),
                 Err(refusal) => Err(refusal.into()),
             },
-            () = client.gone() => Err(Denial::ClientGone),
+            () = client.gone() => place.withdraw().await.map(Some).ok_or(Denial::ClientGone),
         };
         let waited = asked.elapsed();
         if place.asleep {
@@ -225,19 +248,20 @@ impl Gateway {
         turn
     }
 
+    /// None when the request was called back before the replica began it.
     async fn exchange(
         &self,
         request: &Request,
         lease: Lease,
         link: Link,
-        body: Bytes,
+        body: &[u8],
         timing: &mut Timing,
-    ) -> Result<Answer, Denial> {
+    ) -> Result<Option<Answer>, Denial> {
         let began = Instant::now();
         timing.exec_from = Some(began);
         let deadline = began + self.bounds.function_timeout;
         let most = self.bounds.response_bytes;
-        let outcome = exchange::run(link, &request.method, &body, most, deadline).await;
+        let outcome = exchange::run(link, &request.method, body, most, deadline).await;
         timing.exec = began.elapsed();
         let exchange::Answer { status, fields, failed, body } = match outcome {
             Ok(answer) => answer,
@@ -256,18 +280,22 @@ impl Gateway {
                 Body::Absent(length)
             }
             Begun::Rest(rest) => Body::Flow(self.let_flow(rest, Some(lease))),
+            Begun::CalledBack { link } => {
+                lease.settle(link).await;
+                return Ok(None);
+            }
         };
         match body {
             // A function's own failure becomes a denial: its details are not for the public.
             Body::Whole(body) if failed => {
-                let (kind, message) = exchange::failure(&body);
+                let Said { error: kind, message, .. } = Said::read(&body);
                 Err(Denial::Function { kind, message })
             }
             Body::Absent(_) if failed => {
                 let kind = if status.as_u16() == 452 { "ssrf_blocked" } else { "" };
                 Err(Denial::Function { kind: kind.to_owned(), message: String::new() })
             }
-            body => Ok(Answer { status, fields, body }),
+            body => Ok(Some(Answer { status, fields, body })),
         }
     }
 
@@ -306,6 +334,20 @@ impl Gateway {
         body_bytes: usize,
         request_id: &str,
     ) {
+        self.write_fields(wire, request, peer, record, body_bytes, request_id);
+        wire.extend_from_slice(b"\r\n");
+    }
+
+    /// The same, but for its end.
+    fn write_fields(
+        &self,
+        wire: &mut Vec<u8>,
+        request: &Request,
+        peer: &Peer,
+        record: &Record<'_>,
+        body_bytes: usize,
+        request_id: &str,
+    ) {
         wire.clear();
         wire.extend_from_slice(request.method.as_str().as_bytes());
         wire.push(b' ');
@@ -332,7 +374,6 @@ impl Gateway {
             write_field(wire, b"x-grid-function", target.function.as_str().as_bytes());
         }
         write_field(wire, b"x-grid-scheme", peer.scheme.as_bytes());
-        wire.extend_from_slice(b"\r\n");
     }
 }
 

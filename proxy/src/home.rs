@@ -2,8 +2,16 @@
 //! notices its end, and asks for its health while it rests.
 
 use std::{
+    fs::{File, Permissions},
     io,
-    os::{fd::AsFd, unix::net},
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{FileExt, PermissionsExt},
+            net,
+        },
+    },
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +34,7 @@ use tokio::{
 };
 
 use crate::{
-    exchange::{self, Fault},
+    exchange::{self, Fault, Said},
     link::{self, Link},
     pool::Pool,
 };
@@ -41,6 +49,8 @@ pub(crate) struct Home {
     pub(crate) service: ServiceId,
     pub(crate) deployment: DeploymentId,
     pub(crate) pool: Arc<Pool>,
+    /// The file in which the runner finds what was called back.
+    pub(crate) recalls: PathBuf,
     /// After so long without a request control is told that the replica is idle.
     pub(crate) idle_after: Duration,
     /// How long its call is waited for, when control does not wait for it because it has called before.
@@ -74,7 +84,10 @@ impl Home {
             return self.pool.report(&self.replica, gone(GoneCause::Closed));
         };
         match self.introduce(link, environment).await {
-            Ok(link) => self.pool.join(self.replica.clone(), self.deployment, link),
+            Ok((link, calls_back)) => {
+                let recalls = calls_back.then(|| self.recalls()).flatten();
+                self.pool.join(self.replica.clone(), self.deployment, link, recalls);
+            }
             Err(seen) => {
                 tracing::debug!(replica = %self.replica, ?seen, "a replica did not introduce itself");
                 return self.pool.report(&self.replica, seen);
@@ -117,7 +130,11 @@ impl Home {
     }
 
     /// Hands a replica its environment over and has it load its code.
-    async fn introduce(&self, link: Link, environment: Result<Environment>) -> Result<Link, Seen> {
+    async fn introduce(
+        &self,
+        link: Link,
+        environment: Result<Environment>,
+    ) -> Result<(Link, bool), Seen> {
         let environment = environment.map_err(|error| {
             let (service, replica) = (self.service, &self.replica);
             tracing::error!(%service, %replica, %error, "a replica has no environment");
@@ -131,6 +148,20 @@ impl Home {
             }
             other => other,
         })
+    }
+
+    /// The file for what is called back, empty; without one nothing is sent ahead.
+    fn recalls(&self) -> Option<File> {
+        let made = File::create(&self.recalls).and_then(|file| {
+            file.set_permissions(Permissions::from_mode(0o644))?; // the function's user reads it
+            file.write_all_at(&[0; 8], 0)?; // so that later there is room for it, also on a full disk
+            Ok(file)
+        });
+        if let Err(error) = &made {
+            let path = self.recalls.display();
+            tracing::warn!(%path, %error, "cannot create: the replica gets each request at its turn only");
+        }
+        made.ok()
     }
 
     /// Looks after a replica that rests; says when to look again.
@@ -168,12 +199,12 @@ impl Home {
     }
 }
 
-/// What the answer to `/ready` says: the connection of a replica that can serve, or why it never
-/// will.
-fn introduction(answer: Result<(u16, String, Option<Link>), Fault>) -> Result<Link, Seen> {
+/// What the answer to `/ready` says: the connection of a replica that can serve, and whether requests
+/// can be called back from it, or why it never will serve.
+fn introduction(answer: Result<(u16, Said, Option<Link>), Fault>) -> Result<(Link, bool), Seen> {
     Err(match answer {
-        Ok((200, _, Some(link))) => return Ok(link),
-        Ok((503, message, _)) => Seen::Unloadable { message: told(message) },
+        Ok((200, said, Some(link))) => return Ok((link, said.calls_back)),
+        Ok((503, said, _)) => Seen::Unloadable { message: told(said.message) },
         Ok(_) | Err(Fault::Garbled(_) | Fault::TooLarge) => gone(GoneCause::Garbled),
         Err(Fault::TimedOut) => gone(GoneCause::Unresponsive),
         Err(Fault::Closed) => gone(GoneCause::Closed),

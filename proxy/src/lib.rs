@@ -28,6 +28,7 @@ mod hop;
 mod http1;
 mod http2;
 mod keys;
+mod line;
 mod link;
 mod listen;
 mod metrics;

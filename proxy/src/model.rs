@@ -121,7 +121,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         4 => code().prop_map(Happening::Patch),
         1 => (0..3u32, 1..4u32).prop_map(|(min, max)| Happening::Resize(min.min(max), max)),
-        5 => (1..5u8).prop_map(Happening::Calls),
+        5 => (1..9u8).prop_map(Happening::Calls),
         3 => (any::<bool>(), any::<bool>(), 0..20u64).prop_map(|(control, both, away)| {
             Happening::Crash { control: control || both, edge: !control || both, away }
         }),

@@ -1,17 +1,20 @@
-//! The replicas of one function and the requests that wait for them: one FIFO, late binding, one
-//! request per replica. All of it is one small state under one lock; nothing here waits for the
+//! The replicas of one function and the requests that wait for them: one FIFO, one request per replica
+//! at a time, late binding (what is sent ahead to a quick replica can be called back). All of it is one small state under one lock; nothing here waits for the
 //! store. What control has to know goes out as [`Note`]s.
 
+mod ahead;
 mod census;
 mod said;
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs::File,
     sync::Arc,
     task::Poll,
 };
 
 use control::{
+    limits,
     name::{DeploymentId, ReplicaId, ServiceId},
     service::{GoneCause, Obstacle, Replica, Seen, ServiceView, Wish},
 };
@@ -23,7 +26,11 @@ use tokio::{
 
 pub(crate) use self::census::Census;
 use self::said::Said;
-use crate::{link::Link, metrics::Stats};
+use crate::{
+    line::{Line, Parcel},
+    link::Link,
+    metrics::Stats,
+};
 
 /// Something that control has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub(crate) enum Refusal {
     Deleted,
     /// Another process has its replicas.
     Released,
+    /// It was sent to a replica that ended, and may have run there.
+    Crashed,
 }
 
 /// One function's replicas and queue.
@@ -69,7 +78,9 @@ struct State {
     members: HashMap<ReplicaId, Member>,
     /// Those of the live deployment that are free; the most recently used one is last.
     free: Vec<ReplicaId>,
-    waiting: VecDeque<oneshot::Sender<Result<Grant, Refusal>>>,
+    waiting: VecDeque<Waiting>,
+    /// How many requests have waited; their numbers.
+    waited: u64,
     /// The demand that control knows of.
     told: u32,
     /// What control knows of the replicas.
@@ -78,11 +89,27 @@ struct State {
     underway: usize,
 }
 
+/// A request that waits: in the queue, or with a replica to which it was sent ahead.
+pub(crate) struct Waiting {
+    pub(crate) number: u64,
+    /// None when it cannot be sent ahead.
+    pub(crate) parcel: Option<Parcel>,
+    /// It goes when it has been called back.
+    pub(crate) leaves: bool,
+    sender: oneshot::Sender<Result<Grant, Refusal>>,
+}
+
 struct Member {
     deployment: DeploymentId,
     draining: bool,
     /// None while a request has it.
     link: Option<Link>,
+    /// None when nothing can be sent ahead.
+    line: Option<Arc<Line>>,
+    /// Since when a request has it.
+    busy_since: Instant,
+    /// Its last request took next to no time.
+    is_quick: bool,
     free_since: Instant,
     told_idle: bool,
     /// Its connection is taken for a health check, which is no work.
@@ -90,6 +117,7 @@ struct Member {
 }
 
 /// A replica's connection on its way to a request.
+#[derive(Debug)]
 struct Grant {
     replica: ReplicaId,
     link: Link,
@@ -107,6 +135,13 @@ pub(crate) struct Lease {
     rested_since: Option<Instant>,
 }
 
+/// Whether a request had its turn before, at a replica that did not begin it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Yes,
+    No,
+}
+
 /// What a request found when it came.
 pub(crate) enum Turn {
     /// A free replica.
@@ -118,9 +153,12 @@ pub(crate) enum Turn {
 /// A place in the queue; dropping it gives it up.
 pub(crate) struct Place {
     pool: Arc<Pool>,
+    number: u64,
     receiver: oneshot::Receiver<Result<Grant, Refusal>>,
     /// No replica was connected when the request came.
     pub(crate) asleep: bool,
+    /// It has had its answer.
+    is_over: bool,
 }
 
 impl Pool {
@@ -133,8 +171,8 @@ impl Pool {
         Arc::new(Self { service, queue_length, notes, stats, state })
     }
 
-    /// A free replica, or a place in the queue.
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<Turn, Refusal> {
+    /// A free replica, or a place in the queue: at its end, or `again` at its front.
+    pub(crate) fn enter(self: &Arc<Self>, again: Again) -> Result<Turn, Refusal> {
         let mut state = self.state.lock();
         if state.released {
             return Err(Refusal::Released);
@@ -148,30 +186,42 @@ impl Pool {
         if let Some(obstacle) = state.obstacle() {
             return Err(Refusal::Obstacle(obstacle.clone()));
         }
-        if state.waiting.len() >= self.queue_length {
-            return Err(Refusal::QueueFull);
-        }
         let (sender, receiver) = oneshot::channel();
-        state.waiting.push_back(sender);
-        let demand = state.demand();
-        if demand > state.told {
-            state.told = demand;
-            self.note(&mut state, Note::Demand { service: self.service, demand });
+        state.waited += 1;
+        let number = state.waited;
+        let waiting = Waiting { number, parcel: None, leaves: false, sender };
+        match again {
+            Again::Yes => state.waiting.push_front(waiting),
+            Again::No if state.queued() >= self.queue_length => return Err(Refusal::QueueFull),
+            Again::No => state.waiting.push_back(waiting),
         }
+        self.note_demand(&mut state);
         let asleep = !state.has_members();
-        Ok(Turn::Later(Place { pool: self.clone(), receiver, asleep }))
+        Ok(Turn::Later(Place { pool: self.clone(), number, receiver, asleep, is_over: false }))
     }
 
-    /// A replica called home and its code is loaded.
-    pub(crate) fn join(self: &Arc<Self>, id: ReplicaId, deployment: DeploymentId, link: Link) {
+    /// A replica called home and its code is loaded. Its runner reads the file `recalls`, if there is
+    /// one, before it begins a request that was sent ahead.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        id: ReplicaId,
+        deployment: DeploymentId,
+        mut link: Link,
+        recalls: Option<File>,
+    ) {
         let mut state = self.state.lock();
         if state.released {
             return;
         }
+        link.line = recalls
+            .map(|recalls| Line::new(Arc::downgrade(self), id.clone(), link.socket(), recalls));
         let member = Member {
             deployment,
             draining: false,
             link: None,
+            line: link.line.clone(),
+            busy_since: Instant::now(),
+            is_quick: false,
             free_since: Instant::now(),
             told_idle: false,
             checked: false,
@@ -199,7 +249,7 @@ impl Pool {
         state.free.clear();
         state.members.clear();
         for waiting in state.waiting.drain(..) {
-            let _ = waiting.send(Err(Refusal::Released)); // it may have gone
+            let _ = waiting.sender.send(Err(Refusal::Released)); // it may have gone
         }
     }
 
@@ -269,11 +319,7 @@ impl Pool {
             }
         }
         state.rebuild_free();
-        while !state.waiting.is_empty()
-            && let Some(grant) = self.take_free(&mut state)
-        {
-            self.hand_over(&mut state, grant);
-        }
+        self.serve_waiting(&mut state);
         self.refuse_waiting(&mut state);
         self.say_again(&mut state, view);
     }
@@ -307,8 +353,18 @@ impl Pool {
         state.members.contains_key(id) || state.said.is_gone(id)
     }
 
+    /// Gives those who wait what is free.
+    fn serve_waiting(&self, state: &mut State) {
+        while !state.waiting.is_empty()
+            && let Some(grant) = self.take_free(state)
+        {
+            self.hand_over(state, grant);
+        }
+    }
+
     fn refuse_waiting(&self, state: &mut State) {
         let refusal = match state.obstacle() {
+            _ if state.released => Refusal::Released,
             _ if state.deleted => Refusal::Deleted,
             Some(obstacle) => Refusal::Obstacle(obstacle.clone()),
             None => return,
@@ -317,7 +373,7 @@ impl Pool {
             return;
         }
         for waiting in state.waiting.drain(..) {
-            let _ = waiting.send(Err(refusal.clone()));
+            let _ = waiting.sender.send(Err(refusal.clone()));
         }
         state.told = state.demand();
         self.note(state, Note::Demand { service: self.service, demand: state.told });
@@ -335,7 +391,9 @@ impl Pool {
         loop {
             let replica = state.free.pop()?;
             let Some(member) = state.members.get_mut(&replica) else { continue };
-            let Some(link) = member.link.take() else { continue };
+            let Some(mut link) = member.link.take() else { continue };
+            member.busy_since = Instant::now();
+            link.go_on_duty();
             self.note_work(state, &replica);
             return Some(Grant { replica, link });
         }
@@ -349,9 +407,20 @@ impl Pool {
         }
     }
 
-    /// A replica has become free: the longest waiting request gets it, else it rests.
-    fn settle(&self, state: &mut State, grant: Grant, since: Instant) {
+    /// A replica has become free: the request that was sent ahead to it has it, or the longest waiting
+    /// one, else it rests.
+    fn settle(&self, state: &mut State, mut grant: Grant, since: Instant) {
         let live = state.live;
+        if grant.link.on_duty
+            && let Some(member) = state.members.get_mut(&grant.replica)
+        {
+            member.is_quick = since.duration_since(member.busy_since) < limits::QUICK;
+            member.busy_since = since;
+        }
+        if let Some(next) = grant.link.line.as_ref().and_then(|line| line.next()) {
+            return self.go_on(state, grant, next);
+        }
+        grant.link.on_duty = false;
         let Some(member) = state.members.get_mut(&grant.replica) else { return };
         member.free_since = since;
         member.checked = false;
@@ -367,16 +436,19 @@ impl Pool {
     /// Gives a replica of the live deployment to the longest waiting request, or to rest.
     fn hand_over(&self, state: &mut State, grant: Grant) {
         let (id, mut grant) = (grant.replica.clone(), grant);
+        grant.link.go_on_duty();
         while let Some(waiting) = state.waiting.pop_front() {
-            match waiting.send(Ok(grant)) {
+            match waiting.sender.send(Ok(grant)) {
                 // That request has gone; its place is empty.
                 Err(Ok(back)) => grant = back,
                 _ => return self.note_work(state, &id),
             }
         }
+        grant.link.on_duty = false;
         if let Some(member) = state.members.get_mut(&grant.replica) {
             member.link = Some(grant.link);
             state.free.push(grant.replica);
+            self.look_behind_slow_ones(state);
         }
     }
 
@@ -398,6 +470,15 @@ impl Pool {
             used: false,
             retired: false,
             rested_since: None,
+        }
+    }
+
+    /// Tells control when there is more to do than it knows.
+    fn note_demand(&self, state: &mut State) {
+        let demand = state.demand();
+        if demand > state.told {
+            state.told = demand;
+            self.note(state, Note::Demand { service: self.service, demand });
         }
     }
 
@@ -431,7 +512,12 @@ impl State {
         let live = self.live;
         let works = |m: &&Member| m.link.is_none() && !m.checked && Some(m.deployment) == live;
         let busy = self.members.values().filter(works);
-        (busy.count() + self.waiting.len()).try_into().unwrap_or(u32::MAX)
+        (busy.count() + self.queued()).try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Requests that wait for their turn, wherever.
+    fn queued(&self) -> usize {
+        self.waiting.len() + self.members.values().map(Member::ahead).sum::<usize>()
     }
 
     fn rebuild_free(&mut self) {
@@ -447,6 +533,13 @@ impl State {
             .map(|(id, _)| id.clone())
             .collect();
         self.free.extend(fresh);
+    }
+}
+
+impl Member {
+    /// Requests that were sent to it ahead.
+    fn ahead(&self) -> usize {
+        self.line.as_ref().map_or(0, |line| line.len())
     }
 }
 
@@ -472,7 +565,8 @@ impl Lease {
     /// next one runs before this returns: so the replica works while its last answer is passed on,
     /// and need not fall asleep between two requests, which costs both sides more than the rest.
     pub(crate) async fn settle(self, link: Option<Link>) {
-        let awaited = !self.pool.state.lock().waiting.is_empty();
+        let is_there = link.as_ref().is_some_and(Link::has_ahead);
+        let awaited = !is_there && !self.pool.state.lock().waiting.is_empty();
         match link {
             Some(link) => self.give_back(link),
             None => self.retire(GoneCause::Closed),
@@ -485,6 +579,7 @@ impl Lease {
     /// The replica cannot be used again.
     pub(crate) fn retire(mut self, cause: GoneCause) {
         self.retired = true;
+        self.link = None;
         self.pool.leave(&self.replica, cause);
     }
 }
@@ -507,22 +602,65 @@ impl Drop for Lease {
 impl Place {
     /// Waits for the turn.
     pub(crate) async fn turn(&mut self, until: Instant) -> Result<Lease, Refusal> {
-        match tokio::time::timeout_at(until, &mut self.receiver).await {
-            Ok(Ok(turn)) => turn.map(|grant| self.pool.lease(grant)),
-            Ok(Err(_)) => Err(Refusal::Deleted),
-            Err(_) => Err(Refusal::NoReplica),
+        let patience = Instant::now() + limits::QUICK;
+        if let Some(turn) = self.turn_before(patience.min(until)).await {
+            return turn;
         }
+        self.pool.look_behind_slow_ones(&mut self.pool.state.lock());
+        if let Some(turn) = self.turn_before(until).await {
+            return turn;
+        }
+        // Whoever is told that there was no replica may ask again, so it must not run.
+        self.withdraw().await.ok_or(Refusal::NoReplica)
+    }
+
+    async fn turn_before(&mut self, until: Instant) -> Option<Result<Lease, Refusal>> {
+        match tokio::time::timeout_at(until, &mut self.receiver).await {
+            Err(_) => None,
+            Ok(turn) => {
+                self.is_over = true;
+                let turn = turn.unwrap_or(Err(Refusal::Deleted));
+                Some(turn.map(|grant| self.pool.lease(grant)))
+            }
+        }
+    }
+
+    /// Gives the place up. The request may have begun where it was sent ahead: then it is its turn.
+    pub(crate) async fn withdraw(&mut self) -> Option<Lease> {
+        self.is_over = true;
+        if self.pool.dismiss(self.number) {
+            return None;
+        }
+        // Whoever reads from that replica gives it back, or hands the connection on.
+        let grant = (&mut self.receiver).await.ok()?.ok()?;
+        if grant.link.is_awaiting {
+            return Some(self.pool.lease(grant));
+        }
+        self.pool.settle(&mut self.pool.state.lock(), grant, Instant::now());
+        None
+    }
+
+    /// Has the request sent ahead, when there is a replica for which that is good.
+    pub(crate) fn offer(&self, parcel: Parcel) {
+        self.pool.offer(self.number, parcel);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         self.receiver.close();
-        let mut state = self.pool.state.lock();
         match self.receiver.try_recv() {
+            // It was sent ahead, and nobody will know what became of it.
+            Ok(Ok(grant)) if grant.link.is_awaiting => {
+                self.pool.lease(grant).retire(GoneCause::Garbled)
+            }
             // It came in the moment in which this request gave up.
-            Ok(Ok(grant)) => self.pool.settle(&mut state, grant, Instant::now()),
-            _ => state.waiting.retain(|waiting| !waiting.is_closed()),
+            Ok(Ok(grant)) => self.pool.settle(&mut self.pool.state.lock(), grant, Instant::now()),
+            Ok(Err(_)) => {}
+            Err(_) => drop(self.pool.dismiss(self.number)),
         }
     }
 }

@@ -78,6 +78,7 @@ const { invoke, prepare, ready, uncaught } = require('./invoke.cjs');
 const { Outlet } = require('./outlet.cjs');
 const { oneLine } = require('./failure.cjs');
 const { hide } = require('./secrets.cjs');
+const { isCalledBack } = require('./recalls.cjs');
 
 function sendJson(res, status, value) {
   new Outlet(res).send({ status, headers: new Map([['content-type', ['application/json']]]), body: Buffer.from(stringify(value)) });
@@ -96,7 +97,7 @@ async function answerReady(res, body) {
   }
   try {
     await ready(settings);
-    sendJson(res, 200, { status: 'ready' });
+    sendJson(res, 200, { status: 'ready', calls_back: true });
   } catch (failure) {
     sendFailure(res, 503, failure);
   }
@@ -112,7 +113,7 @@ async function answerOnce(res, body, arrived) {
   }
 }
 
-function describeRequest(req, target, body, arrived) {
+function describeRequest(req, target, body) {
   const headers = groupHeaders(req.rawHeaders);
   const grid = (name) => (headers.get(`x-grid-${name}`) || [''])[0];
   const left = /^\d{1,12}$/.test(grid('deadline-ms')) ? Number(grid('deadline-ms')) : settings.timeoutMs;
@@ -127,17 +128,42 @@ function describeRequest(req, target, body, arrived) {
     functionName: grid('function') || settings.functionName,
     sourceIp: grid('source-ip'),
     scheme: grid('scheme') || 'http',
-    deadline: arrived + left,
+    turn: Number(grid('turn')),
+    leftMs: left,
   };
 }
 
 // One request at a time, whichever connection it came over.
 let tail = Promise.resolve();
 function inTurn(res, work) {
-  tail = tail.then(() => (res.destroyed ? null : work())).catch((error) => {
+  tail = tail.then(async () => {
+    if (res.destroyed) return;
+    await work();
+    // The edge takes an answer that it does not have for one that has not been given.
+    if (homes.has(res.req.socket)) await left(res);
+  }).catch((error) => {
     log.stack(error);
     res.destroy();
   });
+}
+
+/** Resolves when an answer has left the process, or cannot any more. */
+function left(res) {
+  if (res.writableFinished || res.destroyed) return null;
+  return new Promise((resolve) => {
+    res.once('finish', resolve);
+    res.once('close', resolve);
+  });
+}
+
+async function answerFunction(res, request) {
+  const outlet = new Outlet(res);
+  if (request.turn > 0 && homes.has(res.req.socket) && isCalledBack(request.turn)) {
+    outlet.send({ status: 200, outcome: 'called-back', headers: new Map(), body: Buffer.alloc(0) });
+    return;
+  }
+  request.deadline = uptime() + request.leftMs;
+  outlet.finish(await invoke(settings, request, outlet));
 }
 
 function onRequest(req, res) {
@@ -153,9 +179,8 @@ function onRequest(req, res) {
   req.on('end', () => {
     const body = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
     if (target) {
-      const request = describeRequest(req, target, body, arrived);
-      const outlet = new Outlet(res);
-      inTurn(res, async () => outlet.finish(await invoke(settings, request, outlet)));
+      const request = describeRequest(req, target, body);
+      inTurn(res, () => answerFunction(res, request));
     } else if (isGet && place === '/health') sendJson(res, 200, { status: 'ok' });
     else if (isGet && place === '/ready') inTurn(res, () => answerReady(res, null));
     else if (isOrder && place === '/ready') inTurn(res, () => answerReady(res, body));

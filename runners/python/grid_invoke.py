@@ -50,7 +50,7 @@ def _ready(settings, request):
         _leave(leaving)
     except Failure as failure:
         return _failure_answer(503, failure)
-    return _json_answer(200, [_JSON], {"status": "ready"})
+    return _json_answer(200, [_JSON], {"status": "ready", "calls_back": True})
 
 
 def _leave(leaving):

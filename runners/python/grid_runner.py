@@ -10,6 +10,7 @@ from time import monotonic, sleep
 import grid_http
 import grid_log
 import grid_signals
+from grid_recalls import Recalls
 from grid_settings import Settings
 
 FAST_RETRY_SECONDS = 0.02
@@ -68,11 +69,14 @@ def json_answer(status, text):
     return grid_http.Answer(status, [("content-type", "application/json")], text)
 
 
-def route(request, connection, is_home, jobs):
+def route(request, connection, recalls, jobs):
+    is_home = recalls is not None
     path = request.target.split("?", 1)[0]
     if request.method in ("GET", "HEAD") and path == "/health":
         return json_answer(200, b'{"status":"ok"}')
     is_function = path.startswith("/fn/") and len(path) > 4 and path[4] != "/"
+    if is_function and is_home and recalls.has(request):
+        return grid_http.Answer(200, [("x-grid-outcome", "called-back")], b"")
     is_order = is_home and request.method == "POST" and path in ("/ready", "/invoke")
     if is_function or is_order or (request.method in ("GET", "HEAD") and path == "/ready"):
         job = Job(request, connection)
@@ -81,15 +85,15 @@ def route(request, connection, is_home, jobs):
     return json_answer(404, b'{"error":"not_found"}')
 
 
-def serve(sock, jobs, is_home=False):
-    """Serves one connection until it ends; never raises. Orders are taken from the edge alone."""
+def serve(sock, jobs, recalls=None):
+    """Serves one connection until it ends; never raises. Orders and recalls come from the edge alone."""
     connection = grid_http.Connection(sock)
     try:
         while True:
             request = connection.read_request()
             if request is None:
                 return
-            answer = route(request, connection, is_home, jobs)
+            answer = route(request, connection, recalls, jobs)
             if answer is None:
                 return
             if answer is grid_http.CUT:
@@ -123,9 +127,10 @@ def dial(path):
 def call_home(settings, sock, jobs):
     """Keeps one connection to the edge; ends the process when there is none for too long."""
     lost = monotonic()
+    recalls = Recalls(settings)
     while True:
         if sock is not None:
-            serve(sock, jobs, is_home=True)
+            serve(sock, jobs, recalls)
             lost = monotonic()
         alone = monotonic() - lost
         if 0 < settings.orphan_seconds <= alone:

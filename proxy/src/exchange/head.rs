@@ -31,6 +31,8 @@ pub(super) struct Head {
     pub(super) chunked: bool,
     /// The runner says that the function failed.
     pub(super) failed: bool,
+    /// The runner says that it has not begun the request, because it was called back.
+    pub(super) called_back: bool,
     /// No other request may follow.
     pub(super) closes: bool,
 }
@@ -38,8 +40,11 @@ pub(super) struct Head {
 /// Reads one head. What came after it stays in the link's buffer.
 pub(super) async fn read(link: &mut Link) -> Result<Head, Fault> {
     let mut scan = Scan::default();
+    // It may have come together with the answer before it.
+    let mut is_here = !link.buffer.is_empty();
     loop {
-        if link.read(usize::MAX).await.map_err(super::closed)? == 0 {
+        if !std::mem::take(&mut is_here) && link.read(usize::MAX).await.map_err(super::closed)? == 0
+        {
             return Err(Fault::Closed);
         }
         let buffer = &mut link.buffer;
@@ -91,8 +96,15 @@ impl Head {
         if !good {
             return Err(Malformed("a status line that is not one"));
         }
-        let fields = Fields::default();
-        Ok(Self { status, fields, length: None, chunked: false, failed: false, closes: false })
+        Ok(Self {
+            status,
+            fields: Fields::default(),
+            length: None,
+            chunked: false,
+            failed: false,
+            called_back: false,
+            closes: false,
+        })
     }
 
     /// `name: value`.
@@ -117,7 +129,10 @@ impl Head {
             }
             // The edge says it.
             b"x-request-id" => {}
-            OUTCOME => self.failed = value == b"error",
+            OUTCOME => {
+                self.failed = value == b"error";
+                self.called_back = value == b"called-back";
+            }
             b"date" => {} // the edge writes its own
             _ if hop::passes(name) => return Ok(()),
             _ => {}

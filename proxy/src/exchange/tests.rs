@@ -53,7 +53,7 @@ async fn whole(answer: Result<Answer, Fault>) -> Outcome {
     let Answer { status, fields, failed, body } = answer?;
     let (body, link) = match body {
         Begun::Whole { body, link } => (body.to_vec(), link),
-        Begun::Absent { link, .. } => (Vec::new(), link),
+        Begun::Absent { link, .. } | Begun::CalledBack { link } => (Vec::new(), link),
         Begun::Rest(rest) => {
             let (source, mut flow) = flow::flow(rest.length(), &Stock::new(1 << 30));
             let link = rest.pump(source).await?;
@@ -162,10 +162,12 @@ async fn a_runners_own_failure_is_told_apart() {
     );
     let (answer, _) = answered(answer.as_bytes(), true).await.expect("an answer");
     assert!(answer.failed);
-    assert_eq!(failure(&answer.body), ("handler_error".to_owned(), "oh dear".to_owned()));
-    assert_eq!(failure(b"nonsense"), (String::new(), String::new()));
+    let said = Said::read(&answer.body);
+    assert_eq!((&*said.error, &*said.message), ("handler_error", "oh dear"));
+    let said = Said::read(b"nonsense");
+    assert_eq!((&*said.error, &*said.message), ("", ""));
     let long = format!(r#"{{"message":"{}"}}"#, "\u{e4}".repeat(limits::MESSAGE_CHARS + 1));
-    assert_eq!(failure(long.as_bytes()).1.chars().count(), limits::MESSAGE_CHARS);
+    assert_eq!(Said::read(long.as_bytes()).message.chars().count(), limits::MESSAGE_CHARS);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
 //! What runs in a simulated container: it dials, serves one request after the other over what it
-//! dialled, and notes when one edge gives it a second one.
+//! dialled, and notes when one edge has it run two at a time, or anybody one request twice.
 
 use std::{
-    collections::HashMap,
-    path::PathBuf,
+    collections::{HashMap, HashSet},
+    fs,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -46,6 +47,8 @@ struct State {
     /// An edge that has ended cannot know what still runs; the containers have the next one wait then.
     edge: usize,
     now: HashMap<(usize, ReplicaId), usize>,
+    /// The requests that have begun, by what they ask for.
+    begun: HashSet<String>,
     faults: Vec<String>,
 }
 
@@ -59,8 +62,11 @@ impl Runs {
         self.0.lock().expect("not poisoned").edge += 1;
     }
 
-    fn begin(self: &Arc<Self>, replica: &ReplicaId) -> Run {
+    fn begin(self: &Arc<Self>, replica: &ReplicaId, target: &str) -> Run {
         let mut state = self.0.lock().expect("not poisoned");
+        if !state.begun.insert(target.to_owned()) {
+            state.faults.push(format!("{target} was begun a second time, by {replica}"));
+        }
         let key = (state.edge, replica.clone());
         let now = state.now.entry(key.clone()).or_default();
         *now += 1;
@@ -93,7 +99,9 @@ pub(super) async fn run(
     let turns = Arc::new(tokio::sync::Mutex::new(()));
     loop {
         if let Ok(mut stream) = UnixStream::connect(&socket).await {
-            serve(&mut stream, &replica, code, &runs, &chance, &turns, &mut handlers).await;
+            let container = (&replica, socket.with_file_name("recalls"));
+            let container = (container.0, &*container.1);
+            serve(&mut stream, container, code, &runs, &chance, &turns, &mut handlers).await;
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -102,28 +110,27 @@ pub(super) async fn run(
 /// Serves until the other side hangs up.
 async fn serve(
     stream: &mut UnixStream,
-    replica: &ReplicaId,
+    (replica, recalls): (&ReplicaId, &Path),
     code: Code,
     runs: &Arc<Runs>,
     chance: &Arc<Chance>,
     turns: &Arc<tokio::sync::Mutex<()>>,
     handlers: &mut JoinSet<()>,
 ) {
-    let mut request = Vec::new();
+    let mut buffer = Vec::new();
     loop {
-        while !request.ends_with(b"\r\n\r\n") {
-            match stream.read_buf(&mut request).await {
-                Ok(1..) => {}
-                _ => return,
-            }
-        }
-        let call = request.starts_with(b"GET /call ");
-        let ready = request.starts_with(b"GET /ready ");
-        request.clear();
-        if call {
+        let Some(request) = next(stream, &mut buffer).await else { return };
+        let ready = request.target == "/ready";
+        let called_back = is_called_back(recalls, request.turn);
+        if request.target.starts_with("/call") && !called_back {
             let hangs = code == Code::Hangs && chance.hits(30);
-            let time = if hangs { HANG } else { chance.within(RUN) };
-            let running = runs.begin(replica);
+            let quick = chance.hits(70);
+            let time = match (hangs, quick) {
+                (true, _) => HANG,
+                (false, true) => Duration::ZERO,
+                (false, false) => chance.within(RUN),
+            };
+            let running = runs.begin(replica, &request.target);
             let (done, finished) = tokio::sync::oneshot::channel();
             let turns = turns.clone();
             handlers.spawn(async move {
@@ -132,10 +139,9 @@ async fn serve(
                 drop(running);
                 let _ = done.send(()); // perhaps nobody waits
             });
-            let mut more = [0];
             tokio::select! {
                 _ = finished => {}
-                _ = stream.read(&mut more) => return,
+                () = hangup(stream, &mut buffer) => return,
             }
         }
         let bad = br#"HTTP/1.1 503 Service Unavailable
@@ -145,6 +151,10 @@ content-length: 36
 {"error": "load", "message": "nope"}"#;
         let answer = if ready && code == Code::Unloadable {
             String::from_utf8_lossy(bad).replace('\n', "\r\n").into_bytes()
+        } else if ready {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 19\r\n\r\n{\"calls_back\":true}".to_vec()
+        } else if called_back {
+            b"HTTP/1.1 200 OK\r\nx-grid-outcome: called-back\r\ncontent-length: 0\r\n\r\n".to_vec()
         } else {
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec()
         };
@@ -152,4 +162,38 @@ content-length: 36
             return;
         }
     }
+}
+
+struct Request {
+    target: String,
+    /// 0 for one that was not sent ahead.
+    turn: u64,
+}
+
+/// None when the other side has hung up.
+async fn next(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> Option<Request> {
+    let end = loop {
+        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
+            return None;
+        }
+    };
+    let head: Vec<u8> = buffer.drain(..end).collect();
+    let head = String::from_utf8_lossy(&head);
+    let turn = head.lines().find_map(|line| line.strip_prefix("x-grid-turn: "));
+    Some(Request {
+        target: head.split(' ').nth(1).unwrap_or_default().to_owned(),
+        turn: turn.and_then(|turn| turn.parse().ok()).unwrap_or(0),
+    })
+}
+
+async fn hangup(stream: &mut UnixStream, buffer: &mut Vec<u8>) {
+    while matches!(stream.read_buf(buffer).await, Ok(1..)) {}
+}
+
+fn is_called_back(recalls: &Path, turn: u64) -> bool {
+    let upto = fs::read(recalls).ok().and_then(|bytes| bytes.try_into().ok());
+    turn > 0 && upto.is_some_and(|upto| turn <= u64::from_le_bytes(upto))
 }

@@ -4,10 +4,14 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use bytes::Bytes;
 use control::{
     context::{Context, Settings},
     egress::EgressPolicy,
@@ -31,6 +35,7 @@ use control::{
     },
     store::Store,
 };
+use http::Method;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::{
@@ -48,8 +53,9 @@ use super::{
 };
 use crate::{
     edge::{self, Edge},
-    exchange::{self, Fault},
-    pool::{Pool, Turn},
+    exchange::{self, Begun, Fault},
+    line::Parcel,
+    pool::{Again, Pool, Turn},
     route::Routes,
     stages::{Stages, Step as Stage},
 };
@@ -521,32 +527,51 @@ impl World {
 
 /// A client's request, as the gateway goes about it.
 async fn call(edge: &Edge) -> Outcome {
+    /// Tells one request from another.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let number = CALLS.fetch_add(1, Ordering::Relaxed);
+    let head = format!("GET /call/{number} HTTP/1.1\r\nhost: runner\r\n").into_bytes();
     let target = edge.routes.find(HOST, PATH).ok_or("no route")?;
-    let mut lease = match target.pool.enter().map_err(|refusal| format!("{refusal:?}"))? {
-        Turn::Now(lease) => lease,
-        Turn::Later(mut place) => {
-            let turn = place.turn(Instant::now() + TIMES.1).await;
-            turn.map_err(|refusal| format!("{refusal:?}"))?
-        }
-    };
-    let link = lease.start().ok_or("no connection")?;
-    match exchange::probe(link, "/call", None, TIMES.0).await {
-        Ok((200, _, Some(link))) => {
-            lease.give_back(link);
-            Ok(())
-        }
-        Ok(answer) => {
-            lease.retire(GoneCause::Garbled);
-            Err(format!("{answer:?}"))
-        }
-        Err(fault) => {
-            let cause = if matches!(fault, Fault::TimedOut) {
-                GoneCause::TimedOut
-            } else {
-                GoneCause::Closed
-            };
-            lease.retire(cause);
-            Err(format!("{fault:?}"))
+    let until = Instant::now() + TIMES.1;
+    let mut again = Again::No;
+    loop {
+        let turn = target.pool.enter(again).map_err(|refusal| format!("{refusal:?}"))?;
+        let mut lease = match turn {
+            Turn::Now(lease) => lease,
+            Turn::Later(mut place) => {
+                if again == Again::No && !place.asleep {
+                    place.offer(Parcel { head: head.clone(), body: Bytes::new() });
+                }
+                place.turn(until).await.map_err(|refusal| format!("{refusal:?}"))?
+            }
+        };
+        let mut link = lease.start().ok_or("no connection")?;
+        link.wire.clear();
+        link.wire.extend([&head[..], b"\r\n"].concat());
+        let deadline = Instant::now() + TIMES.0;
+        let answer = exchange::run(link, &Method::GET, b"", 1000, deadline).await;
+        match answer.map(|answer| answer.body) {
+            Ok(Begun::Whole { link: Some(link), .. }) => {
+                lease.give_back(link);
+                return Ok(());
+            }
+            Ok(Begun::CalledBack { link: Some(link) }) => {
+                lease.give_back(link);
+                again = Again::Yes;
+            }
+            Ok(answer) => {
+                lease.retire(GoneCause::Garbled);
+                return Err(format!("{answer:?}"));
+            }
+            Err(fault) => {
+                let cause = if matches!(fault, Fault::TimedOut) {
+                    GoneCause::TimedOut
+                } else {
+                    GoneCause::Closed
+                };
+                lease.retire(cause);
+                return Err(format!("{fault:?}"));
+            }
         }
     }
 }

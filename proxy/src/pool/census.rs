@@ -16,7 +16,7 @@ impl Pool {
     /// Counts them.
     pub(crate) fn census(&self) -> Census {
         let state = self.state.lock();
-        let mut census = Census { waiting: state.waiting.len() as u64, ..Census::default() };
+        let mut census = Census { waiting: state.queued() as u64, ..Census::default() };
         for member in state.members.values() {
             *match (member.draining, &member.link) {
                 (true, _) => &mut census.draining,

@@ -102,7 +102,12 @@ impl World {
     /// A replica that calls home.
     pub(super) fn replica(&self) -> Replica {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        self.pool.join(ReplicaId::random(), self.deployment, Link::new(ours).expect("a link"));
+        self.pool.join(
+            ReplicaId::random(),
+            self.deployment,
+            Link::new(ours).expect("a link"),
+            None,
+        );
         Replica { stream: theirs, buffer: Vec::new() }
     }
 

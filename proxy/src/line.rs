@@ -1,0 +1,161 @@
+//! What is left of a replica's connection while a request has it: the next requests can be sent ahead
+//! over it, and be called back.
+//!
+//! A runner begins one request after the other. One that is there already when it has answered the one
+//! before saves it a sleep, and the edge the waking of it, which together cost more than all the rest
+//! of a request. But a request that was sent is bound to this replica. So it can be taken back for
+//! certain, as long as it has not begun: a file that the runner reads before it begins a request that
+//! was sent ahead says which are called back. First the edge writes that file, then it looks at the
+//! connection. While the answer before is not complete there, the runner has not come to the next
+//! request, and finds the file written when it does.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{IoSlice, Write as _},
+    os::unix::{fs::FileExt, net::UnixStream},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use bytes::Bytes;
+use control::name::ReplicaId;
+use parking_lot::Mutex;
+
+use crate::pool::{Pool, Waiting};
+
+/// Requests that a replica has beside the one that it works on, at most.
+pub(crate) const MOST: usize = 7;
+/// A larger request is sent at its turn only: so many bytes a Unix socket takes as a whole, or not.
+pub(crate) const BYTES: usize = 16 * 1024;
+
+/// A request that can be sent: its head but for the end of it, and its body.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Bytes,
+}
+
+/// One replica's; the pool and whoever has the connection share it. All but `waker` changes under the
+/// pool's lock.
+pub(crate) struct Line {
+    pub(crate) pool: Weak<Pool>,
+    pub(crate) replica: ReplicaId,
+    socket: Arc<UnixStream>,
+    recalls: File,
+    /// The number of the request that was sent ahead last.
+    sent: AtomicU64,
+    /// The request that has the connection is sent to its end, so that another one may follow.
+    is_open: AtomicBool,
+    /// Somebody wants to have back what was sent ahead.
+    is_wanted: AtomicBool,
+    /// Of the task that reads.
+    waker: Mutex<Option<Waker>>,
+    /// What was sent ahead, in its order.
+    ahead: Mutex<VecDeque<Waiting>>,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    pub(crate) fn new(
+        pool: Weak<Pool>,
+        replica: ReplicaId,
+        socket: Arc<UnixStream>,
+        recalls: File,
+    ) -> Arc<Self> {
+        let (sent, is_open, is_wanted) = <_>::default();
+        let (waker, ahead) = <_>::default();
+        Arc::new(Self { pool, replica, socket, recalls, sent, is_open, is_wanted, waker, ahead })
+    }
+
+    /// How many requests were sent ahead and have not had their turn.
+    pub(crate) fn len(&self) -> usize {
+        self.ahead.lock().len()
+    }
+
+    /// Whether one more may be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.is_open.load(Ordering::Acquire) && self.len() < MOST
+    }
+
+    /// The request that has the connection is on its way from now on, or is there.
+    pub(crate) fn set_open(&self, is_open: bool) {
+        self.is_open.store(is_open, Ordering::Release);
+    }
+
+    /// Sends a request ahead; it comes back when there is no room for it.
+    pub(crate) fn send(&self, waiting: Waiting) -> Result<(), Waiting> {
+        let Some(parcel) = &waiting.parcel else { return Err(waiting) };
+        let number = self.sent.load(Ordering::Relaxed) + 1;
+        let end = format!("x-grid-turn: {number}\r\n\r\n");
+        let parts = [&parcel.head, end.as_bytes(), &parcel.body].map(IoSlice::new);
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        match (&*self.socket).write_vectored(&parts) {
+            Ok(all) if all == total => {}
+            Ok(_) => {
+                // Never seen. The connection is of no use any more, and its end says so.
+                let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                return Err(waiting);
+            }
+            Err(_) => return Err(waiting), // there is no room, or its end will be noticed by who reads
+        }
+        self.sent.store(number, Ordering::Relaxed);
+        self.ahead.lock().push_back(waiting);
+        Ok(())
+    }
+
+    /// The one whose turn it is.
+    pub(crate) fn next(&self) -> Option<Waiting> {
+        self.ahead.lock().pop_front()
+    }
+
+    /// Has whoever reads call back what was sent ahead, as soon as it has to wait.
+    pub(crate) fn want_back(&self) {
+        self.is_wanted.store(true, Ordering::SeqCst);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the reader is to call back; it is woken when it is to.
+    pub(crate) fn is_wanted(&self, waker: &Waker) -> bool {
+        {
+            let mut kept = self.waker.lock();
+            if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+                *kept = Some(waker.clone());
+            }
+        }
+        self.is_wanted.load(Ordering::SeqCst)
+    }
+
+    /// Calls everything back that was sent ahead. It has not begun, and never will, when after that
+    /// the answer before is still `unfinished`.
+    pub(crate) fn call_back(&self, unfinished: impl FnOnce() -> bool) -> Option<VecDeque<Waiting>> {
+        let upto = self.sent.load(Ordering::Relaxed).to_le_bytes();
+        if self.len() > 0 && (self.recalls.write_all_at(&upto, 0).is_err() || !unfinished()) {
+            return None;
+        }
+        self.is_wanted.store(false, Ordering::SeqCst);
+        Some(self.rest())
+    }
+
+    /// What was sent ahead and may have begun.
+    pub(crate) fn rest(&self) -> VecDeque<Waiting> {
+        std::mem::take(&mut *self.ahead.lock())
+    }
+
+    /// Marks one that is to go instead of coming back. False when it is not here.
+    pub(crate) fn dismiss(&self, number: u64) -> bool {
+        let mut ahead = self.ahead.lock();
+        let found = ahead.iter_mut().find(|waiting| waiting.number == number);
+        found.map(|waiting| waiting.leaves = true).is_some()
+    }
+}
