@@ -127,3 +127,68 @@ fn a_wait_without_end_is_ended() {
     assert_eq!(busy.json(), "slow");
     assert_eq!(grid.get("slow", "/quick").json(), "quick", "the place in the queue was given up");
 }
+
+/// Quick, but for the paths that wait at the gate; each run leaves a line.
+fn mixed() -> String {
+    let handler = "exports.handler = async (event) => { console.log('run ' + event.path); \
+        if (event.path === '/slow') await gate(); return event.path; };";
+    format!("{}\n{handler}", docker::GATE)
+}
+
+/// A replica whose requests are quick gets the next ones while it works: then one is slow, which
+/// `quick` requests follow.
+fn behind_a_slow_one(most: u32, meanwhile: impl FnOnce(&str, &mut [Connection])) {
+    let grid = Grid::start();
+    let service = grid.create("mixed", "node18", &mixed(), json!({"max_replicas": most}));
+    for _ in 0..10 {
+        assert_eq!(grid.get("mixed", "/warm").status, 200);
+    }
+    let get = |client: &mut Connection, path: &str| {
+        client.send(&format!("GET /fn/mixed/{path} HTTP/1.1\r\nhost: mixed.localhost\r\n\r\n"));
+    };
+    let mut slow = grid.connect();
+    get(&mut slow, "slow");
+    let container = docker::at_gate(&service.id);
+    let mut quick: Vec<_> = (0..6).map(|_| grid.connect()).collect();
+    for (number, client) in quick.iter_mut().enumerate() {
+        get(client, &format!("quick-{number}"));
+    }
+    meanwhile(&container, &mut quick);
+    drop(slow);
+    let lines = grid.logs(&service, "?tail=1000");
+    for number in 0..6 {
+        let run = format!("run /quick-{number}");
+        let runs = lines.iter().filter(|line| line["line"] == *run).count();
+        assert_eq!(runs, 1, "of {run}: {lines:?}");
+    }
+}
+
+fn all_answered(quick: &mut [Connection]) {
+    for (number, client) in quick.iter_mut().enumerate() {
+        let answer = client.answer();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json(), format!("/quick-{number}"));
+    }
+}
+
+#[test]
+fn what_waits_behind_a_slow_request_runs_in_another_container_once() {
+    // While the slow one still waits at its gate.
+    behind_a_slow_one(2, |_, quick| all_answered(quick));
+}
+
+#[test]
+fn what_waits_behind_a_request_that_crashes_runs_in_the_next_container_once() {
+    behind_a_slow_one(1, |container, quick| {
+        docker::docker(&["kill", container]);
+        all_answered(quick);
+    });
+}
+
+#[test]
+fn what_waits_behind_a_slow_request_runs_in_its_container_once() {
+    behind_a_slow_one(1, |container, quick| {
+        docker::open_gate(container);
+        all_answered(quick);
+    });
+}
