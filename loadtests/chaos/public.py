@@ -50,7 +50,10 @@ class Public:
         except (OSError, http.client.HTTPException) as error:
             line.close()
             self.ledger.count(f"public {type(error).__name__}")
-            if calm or not self.edge.away.overlap(min(since, began), time.monotonic()):
+            if time.monotonic() - began > WITHIN + 10:
+                # It would have given up before: the machine, or all that is tried here, stood still.
+                self.ledger.count("calls of which nothing can be said: everything stood still")
+            elif calm or not self.edge.away.overlap(min(since, began), time.monotonic()):
                 self.report(f"call of {entry.name}: {error!r} after {time.monotonic() - began:.1f} s, and the edge was there")
             return None
         if headers.get("X-Request-Id") != nonce:
