@@ -272,6 +272,7 @@ impl Driver {
         let continued = self.continue_deployment(&view, inbox.address()).await;
         let obstacle = self.tell_obstacle(&view).await;
         told.and(started).and(continued).and(obstacle)?;
+        self.lapses = 0; // what is due counts again, also against resting
         Ok(self.may_rest(&view).then_some(End::Rest))
     }
 
