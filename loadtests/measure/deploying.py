@@ -1,5 +1,5 @@
-"""From a PATCH to the answer of the new code, and from a POST to a live service, beside the build and the start of the
-same image."""
+"""From a PATCH to the answer of the new code, from a POST to a live service, and back to an earlier version, beside the
+build and the start of the same image."""
 
 import datetime
 import time
@@ -17,16 +17,19 @@ KEPT = 6
 
 
 def measure(grid: Grid, engine: Engine, counts: dict, template: str) -> dict:
-    samples = {runtime.name: {"patch": [], "create": [], "engine": []} for runtime in RUNTIMES}
+    samples = {runtime.name: {"patch": [], "create": [], "rollback": [], "engine": []} for runtime in RUNTIMES}
     services, tasks = [], []
     for runtime in RUNTIMES:
         name = f"patch-{slug(runtime)}"
         service = grid.create(name, runtime.name, runtime.code("first"), least=1)
+        grid.change(service, runtime.code("second"))  # so that there is something to go back to
+        grid.wait_settled(service)
         like = engine.inspect(service)
         runner = engine.runner_layer(like["Image"])
         own = samples[runtime.name]
         tasks.append((own["patch"], partial(patch, grid, runtime, service, name)))
         tasks.append((own["create"], partial(create, grid, runtime)))
+        tasks.append((own["rollback"], partial(rollback, grid, service)))
         tasks.append((own["engine"], partial(build_and_start, engine, runtime, template, runner, like)))
         services.append(service)
     for number, (kept, take) in turns(counts["patches"], tasks):
@@ -75,6 +78,16 @@ def create(grid: Grid, runtime: Runtime, number: int) -> dict:
     steps = ["queued", "building", "deploying", "health_checking", "live"]
     sample = {step: round((entered[after] - entered[step]) * 1000, 3) for step, after in zip(steps, steps[1:])}
     return {"before_queued": round((entered["queued"] - sent) * 1000, 3), **sample, "took": round((entered["live"] - sent) * 1000, 3)}
+
+
+def rollback(grid: Grid, service: str, _: int) -> float:
+    """Milliseconds from asking for the version before until it is live."""
+    sent = time.time()
+    asked = grid.api("POST", f"services/{service}/rollback/")
+    grid.wait_settled(service)
+    phases = grid.deployment(service, asked["id"])["phases"]
+    (live,) = (moment(entry["at"]) for entry in phases if entry["phase"] == "live")
+    return round((live - sent) * 1000, 3)
 
 
 def build_and_start(engine: Engine, runtime: Runtime, template: str, runner: str, like: dict, number: int) -> dict:

@@ -3,7 +3,9 @@ wake takes, and whether steady traffic asks the store for anything."""
 
 import contextlib
 import http.client
+import json
 import pathlib
+import subprocess
 import time
 
 import machine
@@ -14,6 +16,7 @@ from redis import Redis
 
 KINDS = ("embedded", "redis")
 SERVED_WITHIN = 60
+BENCH_WITHIN = 300
 # Seconds until the edge has read every service after a start. Control gets round to them later, and keeps
 # nothing of those that rest.
 SETTLED = 5
@@ -22,9 +25,10 @@ STEADY = 2_000
 
 
 def measure(binary: pathlib.Path, share: pathlib.Path, scratch: pathlib.Path, engine: Engine, counts: dict) -> dict:
+    alone = wake_alone(share, binary.parents[1])
     with Redis(scratch / "redis") as redis:
         settings = {"embedded": {}, "redis": {"REDIS_URL": redis.url, "GRID_REDIS_PREFIX": "live"}}
-        results = {"wakes": {kind: [] for kind in KINDS}, "many": {}, "restored": {}}
+        results = {"wakes": {kind: [] for kind in KINDS}, "wake_alone": alone, "many": {}, "restored": {}}
         with contextlib.ExitStack() as stack:
             grids = {
                 kind: stack.enter_context(
@@ -43,6 +47,16 @@ def measure(binary: pathlib.Path, share: pathlib.Path, scratch: pathlib.Path, en
                     time.sleep(SETTLED)
                     results[part][kind]["rss_restarted"] = machine.rss(grid.pid)
         return results
+
+
+def wake_alone(share: pathlib.Path, target: pathlib.Path) -> dict:
+    """Milliseconds that a wake takes in the store itself."""
+    command = ["cargo", "bench", "--locked", "--package", "control", "--bench", "wake", "--target-dir", str(target)]
+    done = subprocess.run(command, cwd=share, capture_output=True, text=True, timeout=BENCH_WITHIN, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-1000:]}")
+    estimates = {kind: target / "criterion/wake" / kind / "new/estimates.json" for kind in KINDS}
+    return {kind: json.loads(file.read_text())["median"]["point_estimate"] / 1e6 for kind, file in estimates.items()}
 
 
 def wake(grids: dict, times: int, samples: dict) -> None:

@@ -58,4 +58,9 @@ def render(samples: dict) -> str:
             f"Medians: create to live takes {took:.0f} ms, image build + container start {alone_took:.0f} ms: Grid adds "
             f"**{took - alone_took:.0f} ms** (the aim is less than 30).\n"
         )
+        back = own["rollback"]
+        lines.append(
+            f"Going back to the version before (*rollback*), whose image is there: live after **{median(back):.0f} ms**, "
+            f"{max(back):.0f} at most (the aim is within a second).\n"
+        )
     return "\n".join(lines)

@@ -23,7 +23,7 @@ def render(samples: dict) -> str:
                 f"{many['created_per_second']:,.0f}",
             ]
         )
-    steady = samples["steady"]
+    steady, alone = samples["steady"], samples["wake_alone"]
     apart = f" Measured apart from the rest, by `{samples['apart']}`." if "apart" in samples else ""
     few, many = samples["restored"]["redis"]["services"], samples["many"]["redis"]["services"]
     heads = ["store", "wake, ms", f"{few:,} services served after, ms", f"{many:,} after, ms"]
@@ -33,7 +33,8 @@ def render(samples: dict) -> str:
         "over a Unix socket). Wakes are those of one function each, in turns; a start is measured from the new process to its "
         f"first answer to the public, without an engine. Medians.{apart}\n\n"
         + table(heads, rows)
-        + f"\nA wake takes **{wakes['redis'] - wakes['embedded']:+.1f} ms** through Redis (the aim is less than 3). "
-        f"While {steady['requests']:,} requests were answered in {steady['seconds']:.1f} s, the Redis had {steady['with_traffic']} "
+        + f"\nWhat a wake does in the store, by itself and a thousand times (`cargo bench -p control`): {alone['embedded']:.2f} ms "
+        f"in the embedded store, {alone['redis']:.2f} ms through Redis, **{alone['redis'] - alone['embedded']:+.2f} ms** (the aim is "
+        f"less than 3). Whole wakes differ by {wakes['redis'] - wakes['embedded']:+.1f} ms, within what they vary by. While {steady['requests']:,} requests were answered in {steady['seconds']:.1f} s, the Redis had {steady['with_traffic']} "
         f"commands, and {steady['without']} in as long a time without requests: pings, and control that is confirmed.\n"
     )
