@@ -22,8 +22,7 @@ def measure(grid: Grid, engine: Engine, counts: dict, template: str) -> dict:
     for runtime in RUNTIMES:
         name = f"patch-{slug(runtime)}"
         service = grid.create(name, runtime.name, runtime.code("first"), least=1)
-        grid.change(service, runtime.code("second"))  # so that there is something to go back to
-        grid.wait_settled(service)
+        change(grid, engine, service, runtime.code("second"))  # so that there is something to go back to
         like = engine.inspect(service)
         runner = engine.runner_layer(like["Image"])
         own = samples[runtime.name]
@@ -37,6 +36,15 @@ def measure(grid: Grid, engine: Engine, counts: dict, template: str) -> dict:
     for service in services:
         grid.delete(service)
     return samples
+
+
+def change(grid: Grid, engine: Engine, service: str, code: str) -> None:
+    """Until only the new version's container is left."""
+    grid.change(service, code)
+    grid.wait_settled(service)
+    deadline = time.monotonic() + WITHIN
+    while len(engine.containers(service)) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def patch(grid: Grid, runtime: Runtime, service: str, name: str, number: int) -> dict:
