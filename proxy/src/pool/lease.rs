@@ -136,12 +136,14 @@ impl Place {
 
     /// Gives the place up. The request may have begun where it was sent ahead: then it is its turn.
     pub(crate) async fn withdraw(&mut self) -> Option<Lease> {
-        self.is_over = true;
         if self.pool.dismiss(self.number) {
+            self.is_over = true;
             return None;
         }
         // Whoever reads from that replica gives it back, or hands the connection on.
-        let grant = (&mut self.receiver).await.ok()?.ok()?;
+        let turn = (&mut self.receiver).await;
+        self.is_over = true;
+        let grant = turn.ok()?.ok()?;
         if grant.link.is_awaiting {
             return Some(self.pool.lease(grant));
         }
