@@ -144,7 +144,7 @@ fn behind_a_slow_one(most: u32, meanwhile: impl FnOnce(&str, &mut [Connection]))
         assert_eq!(grid.get("mixed", "/warm").status, 200);
     }
     let get = |client: &mut Connection, path: &str| {
-        client.send(&format!("GET /fn/mixed/{path} HTTP/1.1\r\nhost: mixed.localhost\r\n\r\n"));
+        client.send(format!("GET /fn/mixed/{path} HTTP/1.1\r\nhost: mixed.localhost\r\n\r\n"));
     };
     let mut slow = grid.connect();
     get(&mut slow, "slow");
