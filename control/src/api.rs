@@ -2,9 +2,10 @@
 //! `Authorization: Token …`, `{"detail": …}` and `{"field": ["message"]}`, numbered pages.
 //!
 //! A request passes, in this order: who calls ([`auth`]), the audit log, a bound of time, whether its
-//! client can read an answer, whether its parameters are clear, on whose things it works, the handler. Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they
-//! change makes the scaler act through the store's hints; nothing here builds or starts anything but
-//! the [`Invoker`], whose containers are nobody's replicas.
+//! client can read an answer, whether its parameters are clear, on whose things it works, the handler.
+//! Handlers talk to [`Store`], [`Logs`] and [`Health`] only. What they change makes the scaler act
+//! through the store's hints; nothing here builds or starts anything but the [`Invoker`], whose
+//! containers are nobody's replicas.
 
 mod accept;
 mod audit;

@@ -37,8 +37,8 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-/// Runs one deployment. `driver` is where its service's driver is told something. In the `last` run it fails even
-/// when what it needs is away.
+/// Runs one deployment. `driver` is where its service's driver is told something. In the `last` run it
+/// fails even when what it needs is away.
 pub(crate) async fn run(
     context: Arc<Context>,
     driver: Address,

@@ -30,6 +30,8 @@ use crate::{
     upgrade::hatch,
 };
 
+/// Ends the head of a request.
+const HEAD_END: &[u8] = b"\r\n";
 /// What another process may take beyond the bounds of a request, which are its own.
 const PASSING_ON: Duration = Duration::from_secs(10);
 
@@ -153,7 +155,7 @@ impl Gateway {
             let mut timing = record.timing;
             let parcel = || {
                 let mut head = Vec::new();
-                self.write_fields(&mut head, request, peer, record, body.len(), request_id);
+                self.write_head(&mut head, request, peer, record, body.len(), request_id);
                 Parcel { head, body: body.clone() }
             };
             let lease = self.acquire(client, &target, again, asked, parcel, &mut timing).await;
@@ -165,6 +167,7 @@ impl Gateway {
             let mut link = lease.start().ok_or(Denial::Crashed)?;
             if !link.is_awaiting {
                 self.write_head(&mut link.wire, request, peer, record, body.len(), request_id);
+                link.wire.extend_from_slice(HEAD_END);
             }
             match self.exchange(request, lease, link, &body, &mut record.timing).await? {
                 Some(answer) => return Ok(answer),
@@ -185,7 +188,8 @@ impl Gateway {
     ) -> Result<Answer, Denial> {
         record.passed_on = true;
         let write = |wire: &mut Vec<u8>| {
-            self.write_head(wire, request, peer, record, body.len(), request_id)
+            self.write_head(wire, request, peer, record, body.len(), request_id);
+            wire.extend_from_slice(HEAD_END);
         };
         let within = self.bounds.queue_within + self.bounds.function_timeout + PASSING_ON;
         let exchange::Answer { status, fields, body, .. } =
@@ -324,22 +328,8 @@ impl Gateway {
         }
     }
 
-    /// The head of the request as the runner gets it (runners/PROTOCOL.md).
+    /// The head of the request as the runner gets it (runners/PROTOCOL.md), but for its end.
     fn write_head(
-        &self,
-        wire: &mut Vec<u8>,
-        request: &Request,
-        peer: &Peer,
-        record: &Record<'_>,
-        body_bytes: usize,
-        request_id: &str,
-    ) {
-        self.write_fields(wire, request, peer, record, body_bytes, request_id);
-        wire.extend_from_slice(b"\r\n");
-    }
-
-    /// The same, but for its end.
-    fn write_fields(
         &self,
         wire: &mut Vec<u8>,
         request: &Request,

@@ -470,9 +470,7 @@ impl State {
     }
 
     fn demand(&self) -> u32 {
-        let live = self.live;
-        let works = |m: &&Member| m.link.is_none() && !m.checked && Some(m.deployment) == live;
-        let busy = self.members.values().filter(works);
+        let busy = self.members.values().filter(|member| member.works_for(self.live));
         (busy.count() + self.queued()).try_into().unwrap_or(u32::MAX)
     }
 
@@ -498,6 +496,11 @@ impl State {
 }
 
 impl Member {
+    /// Whether a request of the live deployment has it.
+    fn works_for(&self, live: Option<DeploymentId>) -> bool {
+        self.link.is_none() && !self.checked && Some(self.deployment) == live
+    }
+
     /// Requests that were sent to it ahead.
     fn ahead(&self) -> usize {
         self.line.as_ref().map_or(0, |line| line.len())

@@ -97,10 +97,10 @@ pub(super) async fn run(
     // A handler goes on when its caller has hung up.
     let mut handlers = JoinSet::new();
     let turns = Arc::new(tokio::sync::Mutex::new(()));
+    let recalls = socket.with_file_name("recalls");
     loop {
         if let Ok(mut stream) = UnixStream::connect(&socket).await {
-            let container = (&replica, socket.with_file_name("recalls"));
-            let container = (container.0, &*container.1);
+            let container = (&replica, &*recalls);
             serve(&mut stream, container, code, &runs, &chance, &turns, &mut handlers).await;
         }
         tokio::time::sleep(AGAIN).await;

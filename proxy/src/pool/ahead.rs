@@ -76,8 +76,8 @@ impl Pool {
         if state.waiting.len() < queued {
             return true;
         }
-        let lines = state.members.values().filter_map(|member| member.line.as_ref());
-        if let Some(line) = lines.into_iter().find(|line| line.dismiss(number)) {
+        let mut lines = state.members.values().filter_map(|member| member.line.as_ref());
+        if let Some(line) = lines.find(|line| line.dismiss(number)) {
             line.want_back();
         }
         false
@@ -133,14 +133,7 @@ impl Pool {
 impl State {
     /// Of the replicas that are quick the one with the fewest requests; none when all have enough.
     fn soon_free(&self) -> Option<Arc<Line>> {
-        let live = self.live;
-        let good = |m: &&Member| {
-            m.is_quick
-                && m.link.is_none()
-                && !m.checked
-                && !m.draining
-                && Some(m.deployment) == live
-        };
+        let good = |m: &&Member| m.is_quick && m.works_for(self.live) && !m.draining;
         let lines = self.members.values().filter(good).filter_map(|member| member.line.as_ref());
         lines.filter(|line| line.has_room()).min_by_key(|line| line.len()).cloned()
     }
