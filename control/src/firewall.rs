@@ -9,6 +9,7 @@
 //! ```
 
 mod canary;
+mod counts;
 mod events;
 mod latch;
 mod ruleset;
@@ -27,9 +28,10 @@ use tokio::{
 };
 
 use self::{
+    counts::Counts,
     events::{Change, Events},
     ruleset::Copy,
-    table::{Counts, Held, Kept},
+    table::{Held, Kept},
 };
 use crate::{
     context::Context,
@@ -124,7 +126,7 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) -> Dns 
         refusals,
         refused,
         resolver: JoinSet::new(),
-        counts: Counts::new(),
+        counts: Counts::default(),
         network: None,
         held: None,
         proved_at: None,
@@ -272,9 +274,9 @@ impl Keeper {
         latch::install(network, policy).await?;
         let kept = Kept::install(network, policy).await?;
         // Its sets are new; those of the held copy, which stays, have been read.
-        self.counts.retain(|(copy, ..), _| *copy == Copy::Held);
+        self.counts.forget(Copy::Kept);
         if self.held.is_none() {
-            self.counts.clear();
+            self.counts.forget(Copy::Held);
             self.held = Held::install(network, policy).await.map(Some).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the firewall has no copy that only Grid can remove: when somebody removes its rules, only routes hold until they are back");
                 None
@@ -411,16 +413,9 @@ impl Keeper {
     }
 
     async fn read_denied(&mut self, network: &Network) -> Result<()> {
-        let counts = table::denied(network).await?;
-        let before = std::mem::replace(&mut self.counts, counts.clone());
-        for (key, count) in counts {
-            // One that is less than before was forgotten in between and began anew.
-            let known = before.get(&key).copied().unwrap_or(0);
-            let (_, source, target) = key;
-            let new = if count >= known { count - known } else { count };
-            if new > 0 {
-                self.note(source, target, new).await;
-            }
+        let listed = table::denied(network).await?;
+        for ((source, target), attempts) in self.counts.grow(listed, Instant::now()) {
+            self.note(source, target, attempts).await;
         }
         Ok(())
     }

@@ -1,25 +1,26 @@
 //! The tables in the kernel: put there, compared with what was put there, and read for what they
 //! denied.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Child};
 
-use super::ruleset::{self, Copy, DENIED, DENIED_OTHER, WATCHED};
+use super::{
+    counts::Listed,
+    ruleset::{self, Copy, DENIED, DENIED_OTHER, WATCHED},
+};
 use crate::{
     denied::Target,
     egress::EgressPolicy,
     engine::Network,
     error::{Error, Result},
+    limits,
     tool::NFT,
 };
 
 /// How long the process that holds a copy may take to put it in place.
 const HOLD: Duration = Duration::from_secs(5);
-
-/// What packets were denied: by which copy, source, destination, how many since the table was made.
-pub(super) type Counts = BTreeMap<(Copy, Ipv4Addr, Target), u64>;
 
 /// The kept copy, as the kernel described it right after it was put there.
 #[derive(Debug)]
@@ -103,9 +104,9 @@ impl Held {
     }
 }
 
-/// What both copies have denied so far, and from now on the next denial tells again.
-pub(super) async fn denied(network: &Network) -> Result<Counts> {
-    let mut counts = Counts::new();
+/// What both copies have counted, and from now on the next denial tells again.
+pub(super) async fn denied(network: &Network) -> Result<Vec<Listed>> {
+    let mut elements = Vec::new();
     for copy in [Copy::Kept, Copy::Held] {
         let table = copy.table(network);
         if copy == Copy::Kept {
@@ -113,14 +114,15 @@ pub(super) async fn denied(network: &Network) -> Result<Counts> {
             NFT.run(&["reset", "quota", "inet", &table, WATCHED], "").await?;
         }
         for set in [DENIED, DENIED_OTHER] {
-            match NFT.run(&["-j", "list", "set", "inet", &table, set], "").await {
-                Ok(text) => count(copy, &text, &mut counts),
+            let text = NFT.run(&["-j", "list", "set", "inet", &table, set], "").await;
+            match text.and_then(|text| listed(copy, &text)) {
+                Ok(listed) => elements.extend(listed),
                 Err(error) if copy == Copy::Kept => return Err(error),
                 Err(_) => {}
             }
         }
     }
-    Ok(counts)
+    Ok(elements)
 }
 
 /// Removes everything that belongs to a network.
@@ -141,8 +143,7 @@ async fn read_back(network: &Network) -> Result<[Value; 2]> {
 
 /// A table without what changes by itself: counters, and the elements that packets add.
 fn lasting(text: &str) -> Result<Value> {
-    let mut table: Value =
-        serde_json::from_str(text).map_err(|e| NFT.error(format!("wrote no JSON: {e}")))?;
+    let mut table = parsed(text)?;
     let objects = table["nftables"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
     for object in objects {
         for inner in object.as_object_mut().into_iter().flat_map(|o| o.values_mut()) {
@@ -156,30 +157,36 @@ fn lasting(text: &str) -> Result<Value> {
     Ok(table)
 }
 
-/// Adds the elements of a set that counts: `{"concat": [source, destination, protocol, port]}`.
-fn count(copy: Copy, text: &str, counts: &mut Counts) {
-    let Ok(listing) = serde_json::from_str::<Value>(text) else { return };
+/// The elements of a set that counts.
+fn listed(copy: Copy, text: &str) -> Result<Vec<Listed>> {
+    let listing = parsed(text)?;
     let objects = listing["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for element in objects.iter().filter_map(|o| o["set"]["elem"].as_array()).flatten() {
-        let element = &element["elem"];
-        let Some([source, to, protocol, rest @ ..]) =
-            element["val"]["concat"].as_array().map(Vec::as_slice)
-        else {
-            continue;
-        };
-        let source = source.as_str().and_then(|text| text.parse().ok());
-        let (Some(source), Some(to), Some(packets)) =
-            (source, to.as_str(), element["counter"]["packets"].as_u64())
-        else {
-            continue;
-        };
-        let target = Target {
-            to: to.to_owned(),
+    let elements = objects.iter().filter_map(|o| o["set"]["elem"].as_array()).flatten();
+    Ok(elements.filter_map(|element| listed_one(copy, &element["elem"])).collect())
+}
+
+/// One of them: `{"val": {"concat": [source, destination, protocol, port]}, …}`.
+fn listed_one(copy: Copy, element: &Value) -> Option<Listed> {
+    let [source, to, protocol, rest @ ..] = element["val"]["concat"].as_array()?.as_slice() else {
+        return None;
+    };
+    Some(Listed {
+        copy,
+        source: source.as_str()?.parse().ok()?,
+        target: Target {
+            to: to.as_str()?.to_owned(),
             protocol: protocol.as_str().map_or_else(|| protocol.to_string(), str::to_owned),
             port: rest.first().and_then(port),
-        };
-        *counts.entry((copy, source, target)).or_default() += packets;
-    }
+        },
+        packets: element["counter"]["packets"].as_u64()?,
+        remaining: Duration::from_secs(
+            element["expires"].as_u64().unwrap_or(limits::DENIED_SECONDS),
+        ),
+    })
+}
+
+fn parsed(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|e| NFT.error(format!("wrote no JSON: {e}")))
 }
 
 /// Ports that have a name are listed by it in some versions.
@@ -200,13 +207,12 @@ mod tests {
 
     #[test]
     fn what_was_denied_is_read_from_a_listing() {
-        let mut counts = Counts::new();
-        count(Copy::Kept, LISTING, &mut counts);
-        let shown: Vec<_> = counts
+        let elements = listed(Copy::Kept, LISTING).expect("a listing");
+        let shown: Vec<_> = elements
             .iter()
-            .map(|((_, source, target), n)| format!("{source} {target} {n}"))
+            .map(|e| format!("{} {} {} {:?}", e.source, e.target, e.packets, e.remaining))
             .collect();
-        assert_eq!(shown, ["172.30.0.2 icmp 10.2.2.2 1", "172.30.0.2 tcp 192.0.2.1:9 3"]);
+        assert_eq!(shown, ["172.30.0.2 tcp 192.0.2.1:9 3 598s", "172.30.0.2 icmp 10.2.2.2 1 598s"]);
     }
 
     #[test]
