@@ -87,20 +87,28 @@ mod tests {
         added.values().sum()
     }
 
-    /// What happens between two readings: packets for some ports, and how each element is listed.
-    fn rounds() -> impl Strategy<Value = Vec<(Vec<(usize, u64)>, Vec<usize>)>> {
+    /// What happens between two readings.
+    #[derive(Debug, Clone)]
+    struct Round {
+        /// Ports, and how many for each.
+        packets: Vec<(usize, u64)>,
+        /// How often the element of each port is in the listing.
+        times_listed: Vec<usize>,
+    }
+
+    fn round() -> impl Strategy<Value = Round> {
         let packets = prop::collection::vec((0_usize..8, 1_u64..5), 0..10);
         let times_listed = prop::collection::vec(0_usize..3, 8);
-        prop::collection::vec((packets, times_listed), 1..20)
+        (packets, times_listed).prop_map(|(packets, times_listed)| Round { packets, times_listed })
     }
 
     proptest! {
         #[test]
-        fn every_attempt_counts_once_however_its_element_is_listed(rounds in rounds()) {
+        fn every_attempt_counts_once_however_its_element_is_listed(rounds in prop::collection::vec(round(), 1..20)) {
             let (mut counts, now) = (Counts::default(), Instant::now());
             let (mut kernel, mut counted) = ([0_u64; 8], 0);
-            let all = rounds.into_iter().chain([(Vec::new(), vec![1; 8])]);
-            for (packets, times_listed) in all {
+            let all = rounds.into_iter().chain([Round { packets: Vec::new(), times_listed: vec![1; 8] }]);
+            for Round { packets, times_listed } in all {
                 // Both of an element's places in a listing are read one after the other.
                 let mut listed = Vec::new();
                 for pass in 0..2 {
