@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast::error::RecvError, mpsc, watch},
     task::{JoinError, JoinSet},
     time::Instant,
 };
@@ -34,9 +34,9 @@ use crate::{
 
 /// News of the engine that may wait.
 const NEWS: usize = 64;
-/// Services that are nudged before their drivers get a turn: most of them end at once, and need not
-/// all be there at one time.
-const NUDGES: usize = 64;
+/// Drivers that may be at their first look at one time, of those that no news began: nearly all of
+/// them end with it, and ten thousand of them would take memory for nothing.
+const FIRST_LOOKS: usize = 64;
 
 /// Runs the control plane until `stop` turns true, and what it has begun for a bounded time longer.
 /// Containers keep running then: the next process adopts them.
@@ -45,6 +45,8 @@ pub async fn run(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     let mut plane = Plane {
         context,
         drivers: HashMap::new(),
+        due: BTreeSet::new(),
+        first_looks: Arc::new(Semaphore::new(FIRST_LOOKS)),
         engine_up: false,
         swept: false,
         tasks: JoinSet::new(),
@@ -63,6 +65,9 @@ struct Plane {
     context: Arc<Context>,
     /// Of the services of which something may be left. None for one that rests.
     drivers: HashMap<ServiceId, Option<Address>>,
+    /// To be looked at when there is a place for a first look.
+    due: BTreeSet<ServiceId>,
+    first_looks: Arc<Semaphore>,
     engine_up: bool,
     /// What earlier processes left is removed once, before anything is started.
     swept: bool,
@@ -86,7 +91,7 @@ impl Plane {
                     Err(RecvError::Closed) => return,
                 },
                 () = rounds.due() => match rounds.next_one() {
-                    Some(service) => self.nudge(service),
+                    Some(service) => self.nudge_in_turn(service),
                     None => rounds.begin(self.all_services().await),
                 },
                 Some(news) = news.recv() => match news {
@@ -108,6 +113,9 @@ impl Plane {
                     if open {
                         self.tell_awake(|| Command::Retry);
                     }
+                }
+                Ok(place) = self.first_looks.clone().acquire_owned(), if !self.due.is_empty() => {
+                    self.nudge_next(place);
                 }
                 Some(ended) = self.tasks.join_next() => self.note_end(ended),
             }
@@ -172,14 +180,24 @@ impl Plane {
     }
 
     async fn nudge_all(&mut self) {
-        for (number, service) in self.all_services().await.into_iter().enumerate() {
+        for service in self.all_services().await {
+            self.nudge_in_turn(service);
+        }
+    }
+
+    /// Has a service looked at of which there is no news: now when its driver runs, else when there is
+    /// a place for its first look.
+    fn nudge_in_turn(&mut self, service: ServiceId) {
+        if self.drivers.get(&service).is_some_and(runs) {
             self.nudge(service);
-            if number % NUDGES == NUDGES - 1 {
-                tokio::task::yield_now().await;
-                while let Some(ended) = self.tasks.try_join_next() {
-                    self.note_end(ended);
-                }
-            }
+        } else {
+            self.due.insert(service);
+        }
+    }
+
+    fn nudge_next(&mut self, place: OwnedSemaphorePermit) {
+        if let Some(service) = self.due.pop_first() {
+            self.tell_in(service, Command::Look, Some(place));
         }
     }
 
@@ -195,12 +213,21 @@ impl Plane {
 
     /// The services whose drivers run.
     fn awake(&self) -> Vec<ServiceId> {
-        let awake = |driver: &Option<Address>| driver.as_ref().is_some_and(|d| !d.is_closed());
-        self.drivers.iter().filter(|(_, driver)| awake(driver)).map(|(id, _)| *id).collect()
+        self.drivers.iter().filter(|(_, driver)| runs(driver)).map(|(id, _)| *id).collect()
     }
 
     /// Tells the driver of a service something; a new one when there is none, or when it has just ended.
     fn tell(&mut self, service: ServiceId, command: Command) {
+        self.tell_in(service, command, None);
+    }
+
+    /// The same; a new driver keeps the place until it has looked once.
+    fn tell_in(
+        &mut self,
+        service: ServiceId,
+        command: Command,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
         let driver = self.drivers.entry(service).or_default();
         let untold = match driver {
             Some(driver) => driver.tell(command).err(),
@@ -211,7 +238,7 @@ impl Plane {
         let address = inbox.address();
         let _ = address.tell(command); // nobody has closed it yet
         *driver = Some(address);
-        let drive = scaler::drive(self.context.clone(), service, self.engine_up, inbox);
+        let drive = scaler::drive(self.context.clone(), service, self.engine_up, inbox, place);
         self.tasks.spawn(drive);
     }
 
@@ -226,4 +253,8 @@ impl Plane {
             }
         }
     }
+}
+
+fn runs(driver: &Option<Address>) -> bool {
+    driver.as_ref().is_some_and(|driver| !driver.is_closed())
 }

@@ -109,12 +109,14 @@ struct Driver {
     work: JoinSet<Done>,
 }
 
-/// Runs until nothing is left to do, or until it is told to end.
+/// Runs until nothing is left to do, or until it is told to end. Its place among those that look for
+/// the first time is free when it has.
 pub(crate) async fn drive(
     context: Arc<Context>,
     service: ServiceId,
     engine_up: bool,
     mut inbox: Inbox,
+    mut first_look: Option<OwnedSemaphorePermit>,
 ) -> (ServiceId, End) {
     let mut driver = Driver {
         context,
@@ -155,7 +157,9 @@ pub(crate) async fn drive(
             Some(done) = driver.work.join_next() => driver.finish(done),
             () = until_deadline => {}
         }
-        match driver.look(&inbox).await {
+        let looked = driver.look(&inbox).await;
+        drop(first_look.take());
+        match looked {
             Ok(Some(end)) if inbox.close_if_empty() => return (service, end),
             Ok(_) => driver.lapses = 0,
             Err(error) => driver.note_lapse(&error),

@@ -201,6 +201,20 @@ fn a_driver_rests_while_the_store_refuses_everything() {
     assert_eq!(outcome, Ok(()));
 }
 
+/// Ten thousand services that sleep are no reason to have ten thousand tasks at one time.
+#[test]
+fn control_begins_with_a_few_services_at_a_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
+    let subject = Subject { store: Arc::new(store), home: None };
+    let share = world::share();
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
+    let most =
+        runtime.expect("a runtime").block_on(World::start_over_many(&subject, share.path(), 1000));
+    // Those that are told meanwhile that the engine is away look a second time.
+    assert!((64..150).contains(&most), "{most}");
+}
+
 /// A real Redis. Its calls take real time, and so fewer schedules are tried.
 #[test]
 fn in_redis() {

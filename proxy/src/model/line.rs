@@ -49,9 +49,36 @@ pub(super) struct Weather {
 /// Longest delay of a verb, and of a notice.
 const LATE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
 
+/// Verbs under way over one line: now, and at most so far.
+#[derive(Debug, Default)]
+pub(super) struct Load(Mutex<(usize, usize)>);
+
+/// Ends with the verb.
+struct UnderWay<'a>(&'a Load);
+
+impl Load {
+    pub(super) fn most(&self) -> usize {
+        self.0.lock().expect("not poisoned").1
+    }
+
+    fn begin(&self) -> UnderWay<'_> {
+        let mut load = self.0.lock().expect("not poisoned");
+        load.0 += 1;
+        load.1 = load.1.max(load.0);
+        UnderWay(self)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().expect("not poisoned").0 -= 1;
+    }
+}
+
 pub(super) struct Line {
     subject: Subject,
     weather: Arc<Mutex<Weather>>,
+    load: Arc<Load>,
     chance: Arc<Chance>,
     notices: broadcast::Sender<Change>,
     _forwarder: JoinSet<()>,
@@ -61,6 +88,7 @@ impl Line {
     pub(super) fn new(
         subject: &Subject,
         weather: Arc<Mutex<Weather>>,
+        load: Arc<Load>,
         chance: Arc<Chance>,
     ) -> Self {
         let notices = broadcast::Sender::new(1024);
@@ -68,7 +96,7 @@ impl Line {
         let source = subject.store.watch();
         forwarder.spawn(forward(source, weather.clone(), chance.clone(), notices.clone()));
         let subject = subject.clone();
-        Self { subject, weather, chance, notices, _forwarder: forwarder }
+        Self { subject, weather, load, chance, notices, _forwarder: forwarder }
     }
 
     async fn call<T: Send + 'static>(
@@ -76,6 +104,7 @@ impl Line {
         operation: &'static str,
         verb: impl FnOnce(Arc<dyn Store>) -> BoxFuture<'static, Result<T>>,
     ) -> Result<T> {
+        let _under_way = self.load.begin();
         let weather = *self.weather.lock().expect("not poisoned");
         let lost = |reason: &str| Error::Store { operation, reason: reason.to_owned() };
         if self.chance.hits(weather.slow) {

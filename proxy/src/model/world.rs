@@ -48,7 +48,7 @@ use super::{
     Happening, Step, Subject,
     chance::Chance,
     engine::{Mood, Simulated},
-    line::{Line, Weather},
+    line::{Line, Load, Weather},
     runner::{Code, Runs},
 };
 use crate::{
@@ -105,6 +105,7 @@ pub(super) struct World {
     edge: Option<EdgeSide>,
     /// Of control's line, and of the edge's.
     weather: [Arc<Mutex<Weather>>; 2],
+    load: [Arc<Load>; 2],
     accepted: Vec<DeploymentId>,
 }
 
@@ -156,6 +157,19 @@ impl World {
         world.rests("after the service was deleted").await?;
         world.crash(true, true).await;
         Ok(())
+    }
+
+    /// Starts control over many services and a slow store. How many verbs it had under way at most.
+    pub(super) async fn start_over_many(subject: &Subject, share: &Path, services: usize) -> usize {
+        let mut world = Self::new(subject, share, 1).await;
+        world.subject_call(move |store, id| copy_services(store, id, services)).await;
+        // Without an engine there is nothing to be done for them, once that has been found out.
+        world.engine.set_down(true);
+        world.calm(Weather { slow: 100, ..Weather::default() });
+        world.start_control();
+        tokio::time::sleep(REST.0).await;
+        world.crash(true, false).await;
+        world.load[0].most()
     }
 
     async fn new(subject: &Subject, share: &Path, seed: u64) -> Self {
@@ -219,13 +233,15 @@ impl World {
             control: None,
             edge: None,
             weather: <_>::default(),
+            load: <_>::default(),
             accepted,
         }
     }
 
     fn line(&self, control: bool) -> Arc<dyn Store> {
-        let weather = self.weather[usize::from(!control)].clone();
-        Arc::new(Line::new(&self.subject, weather, self.chance.clone()))
+        let side = usize::from(!control);
+        let (weather, load) = (self.weather[side].clone(), self.load[side].clone());
+        Arc::new(Line::new(&self.subject, weather, load, self.chance.clone()))
     }
 
     fn start_control(&mut self) {
@@ -523,6 +539,29 @@ impl World {
         let target = self.edge.as_ref()?.edge.routes.find(HOST, PATH)?;
         Some(target.pool.clone())
     }
+}
+
+/// Makes so many more that are like one.
+async fn copy_services(store: Arc<dyn Store>, like: ServiceId, count: usize) -> Result<(), Error> {
+    let service = store.service(like).await?.expect("it is there");
+    for number in 0..count {
+        let (id, name) = (ServiceId::new(), format!("model-{number}"));
+        let first = Deployment::queued(
+            id,
+            service.function.clone(),
+            Origin { by: UserName::operator(), cause: Cause::Created },
+            Timestamp::now(),
+        );
+        let copy = Service {
+            id,
+            name: ServiceName::parse(&name).expect("valid"),
+            function_name: FunctionName::parse(&name).expect("valid"),
+            latest_deployment: first.id,
+            ..service.clone()
+        };
+        store.create_service(&copy, &first, None).await?;
+    }
+    Ok(())
 }
 
 /// A client's request, as the gateway goes about it.
