@@ -196,6 +196,10 @@ impl Plane {
     }
 
     fn nudge_next(&mut self, place: OwnedSemaphorePermit) {
+        // One that has ended keeps its memory until this is noticed, for which chance is too slow.
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.note_end(ended);
+        }
         if let Some(service) = self.due.pop_first() {
             self.tell_in(service, Command::Look, Some(place));
         }
