@@ -252,6 +252,13 @@ uuid_id!(
     Uuid::now_v7
 );
 
+impl ServiceId {
+    /// The id with these bytes; none when there are not 16.
+    pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self)
+    }
+}
+
 impl ReplicaId {
     /// A new random id.
     pub fn random() -> Self {

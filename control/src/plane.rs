@@ -164,19 +164,18 @@ impl Plane {
         }
     }
 
-    async fn service_ids(&self) -> Vec<ServiceId> {
-        match self.context.store.service_ids().await {
-            Ok(ids) => ids,
-            Err(error) => {
-                tracing::error!(%error, "the list of services could not be read");
-                Vec::new()
+    /// Those that the store has, and those of which something may be left, by this process or by one
+    /// before it.
+    async fn all_services(&self) -> BTreeSet<ServiceId> {
+        let store = &self.context.store;
+        let mut all: BTreeSet<_> = self.drivers.keys().copied().collect();
+        for listed in [store.service_ids().await, store.services_with_replicas().await] {
+            match listed {
+                Ok(ids) => all.extend(ids),
+                Err(error) => tracing::error!(%error, "the services could not be listed"),
             }
         }
-    }
-
-    /// Those that the store has, and those of which something may be left.
-    async fn all_services(&self) -> BTreeSet<ServiceId> {
-        self.service_ids().await.into_iter().chain(self.drivers.keys().copied()).collect()
+        all
     }
 
     async fn nudge_all(&mut self) {

@@ -299,6 +299,10 @@ pub trait Volatile: Send + Sync + 'static {
     /// Control: says why replicas cannot be started, or that they can again.
     async fn set_obstacle(&self, service: ServiceId, obstacle: Option<Obstacle>) -> Result<()>;
 
+    /// Control: the services that have replicas, also those that are not kept any more: what an earlier
+    /// process has left to be removed.
+    async fn services_with_replicas(&self) -> Result<Vec<ServiceId>>;
+
     /// What is known of one service, in one consistent piece. For a service that is neither kept
     /// nor has replicas, everything in it is empty.
     async fn view(&self, service: ServiceId) -> Result<ServiceView>;

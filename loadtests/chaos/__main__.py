@@ -25,6 +25,7 @@ from redis import Redis
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES_KEPT = 2
+CALLERS = 8
 
 
 def options() -> argparse.Namespace:
@@ -112,7 +113,7 @@ class Run:
         self.checks.until("the first function", lambda: self.checks.settled(self.admin, first))
         self.docker.learn(first.id)
         self.layers = self.docker.all_images()
-        self.public.begin(3, self.given.rate)
+        self.public.begin(CALLERS, self.given.rate)
         number, until = 0, time.monotonic() + 60 * self.given.minutes
         while time.monotonic() < until:
             self.episode(number, until)

@@ -2,14 +2,22 @@
 
 import threading
 
-NODE = """exports.handler = async (event, context) => {
+# They tell when a process gets a call for the second time.
+NODE = """const calls = new Set();
+exports.handler = async (event, context) => {
+  const nonce = event.queryStringParameters?.nonce ?? null, again = calls.has(nonce);
+  calls.add(nonce);
   %(wait)s
-  return { name: '%(name)s', version: %(version)d, value: process.env.VALUE ?? null, nonce: event.queryStringParameters?.nonce ?? null, deployment: context.functionVersion };
+  return { name: '%(name)s', version: %(version)d, value: process.env.VALUE ?? null, nonce, again, deployment: context.functionVersion };
 };"""
 PYTHON = """import os, time
+calls = set()
 def handler(event, context):
+    nonce = (event["queryStringParameters"] or {}).get("nonce")
+    again = nonce in calls
+    calls.add(nonce)
     %(wait)s
-    return {"name": "%(name)s", "version": %(version)d, "value": os.environ.get("VALUE"), "nonce": (event["queryStringParameters"] or {}).get("nonce"), "deployment": context.functionVersion}"""
+    return {"name": "%(name)s", "version": %(version)d, "value": os.environ.get("VALUE"), "nonce": nonce, "again": again, "deployment": context.functionVersion}"""
 SLOW = {"node18": "await new Promise((done) => setTimeout(done, 400));", "python3.9": "time.sleep(0.4)"}
 BROKEN = {"node18": "exports.handler = (; // version %d", "python3.9": "def handler(:  # version %d"}
 

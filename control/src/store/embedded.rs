@@ -350,6 +350,10 @@ impl Volatile for Embedded {
         Ok(())
     }
 
+    async fn services_with_replicas(&self) -> Result<Vec<ServiceId>> {
+        Ok(self.shared.memory.lock().with_replicas())
+    }
+
     async fn view(&self, service: ServiceId) -> Result<ServiceView> {
         Ok(self.shared.memory.lock().view(service))
     }

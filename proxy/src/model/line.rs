@@ -367,6 +367,10 @@ impl Volatile for Line {
         over_the_line!(self, "set obstacle", |store| store.set_obstacle(service, obstacle))
     }
 
+    async fn services_with_replicas(&self) -> Result<Vec<ServiceId>> {
+        over_the_line!(self, "list replicas", |store| store.services_with_replicas())
+    }
+
     async fn view(&self, service: ServiceId) -> Result<ServiceView> {
         over_the_line!(self, "view", |store| store.view(service))
     }

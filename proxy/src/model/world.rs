@@ -69,6 +69,8 @@ const IDLE: Duration = Duration::from_secs(20);
 /// How long a change may take of which nobody is told: that control sees it, the edge its candidate, and
 /// control that it is ready, costs a round each.
 const UNNOTICED: Duration = Duration::from_secs(60);
+/// A start takes about so long.
+const WAKING: Duration = Duration::from_secs(1);
 /// How long everything may take to come to rest when the faults are over, and how often that is
 /// looked at.
 const REST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(5));
@@ -153,10 +155,20 @@ impl World {
             .await;
         world.rests("when it may sleep").await?;
         world.is_left_alone().await?;
-        world.subject_call(|store, id| async move { store.delete_service(id, None).await }).await;
+        world.delete_while_it_wakes().await;
         world.rests("after the service was deleted").await?;
         world.crash(true, true).await;
         Ok(())
+    }
+
+    /// The function is called and deleted at once, and control crashes before it has done much about it.
+    async fn delete_while_it_wakes(&mut self) {
+        self.calm(Weather::default());
+        self.let_happen(&Happening::Calls(1)).await;
+        tokio::time::sleep(self.chance.within(WAKING)).await;
+        self.subject_call(|store, id| async move { store.delete_service(id, None).await }).await;
+        self.crash(true, false).await;
+        self.start_control();
     }
 
     /// Starts control over many services and a slow store. How many verbs it had under way at most.

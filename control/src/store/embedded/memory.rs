@@ -116,6 +116,11 @@ impl Memory {
         entry.is_some_and(|entry| replace(&mut entry.obstacle, obstacle))
     }
 
+    pub(super) fn with_replicas(&self) -> Vec<ServiceId> {
+        let occupied = self.services.iter().filter(|(_, entry)| !entry.replicas.is_empty());
+        occupied.map(|(id, _)| *id).collect()
+    }
+
     pub(super) fn view(&self, service: ServiceId) -> ServiceView {
         let entry = self.services.get(&service);
         let listing = entry.and_then(|entry| entry.listing.as_ref());

@@ -16,6 +16,8 @@ pub(super) struct Keys {
     pub(super) changed: String,
     /// Hash: service id → JSON of why its replicas cannot be started.
     pub(super) obstacles: String,
+    /// Set: ids of the services that have replicas.
+    pub(super) with_replicas: String,
     /// Text: who may commit now, for as long as it keeps saying so.
     pub(super) control: String,
     /// Channel of hints.
@@ -31,6 +33,7 @@ impl Keys {
             meta: format!("{{{prefix}}}:meta"),
             changed: name("changed"),
             obstacles: name("obstacles"),
+            with_replicas: name("with-replicas"),
             control: name("control"),
             channel: name("hints"),
             base,

@@ -1,5 +1,5 @@
 -- The volatile verbs about one service: each is one step, and tells watchers when it changed something.
--- KEYS: meta, listings, the service's volatile hash, obstacles.
+-- KEYS: meta, listings, the service's volatile hash, obstacles, services with replicas.
 -- ARGV: instance, channel, hint, service, verb, and what the verb takes.
 -- The hash has `r:<replica>` (its place and its deployment), `w:<replica>` (the wish), `s:<replica>`
 -- (what the edge saw), `demand`, and `places`, which counts the replicas that there ever were.
@@ -42,6 +42,7 @@ if verb == 'put' then
   if not place then
     place = redis.call('HINCRBY', KEYS[3], 'places', 1)
   end
+  redis.call('SADD', KEYS[5], service)
   set(KEYS[3], 'r:' .. replica, place .. ' ' .. deployment)
   set(KEYS[3], 'w:' .. replica, wish)
   if seen == '' then
@@ -57,12 +58,13 @@ elseif verb == 'remove' then
   unset(KEYS[3], 'r:' .. replica)
   unset(KEYS[3], 'w:' .. replica)
   unset(KEYS[3], 's:' .. replica)
-  if not listed() then
-    local left = false
-    for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
-      left = left or string.sub(field, 1, 2) == 'r:'
-    end
-    if not left then
+  local left = false
+  for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
+    left = left or string.sub(field, 1, 2) == 'r:'
+  end
+  if not left then
+    redis.call('SREM', KEYS[5], service)
+    if not listed() then
       redis.call('DEL', KEYS[3])
       redis.call('HDEL', KEYS[4], service)
     end

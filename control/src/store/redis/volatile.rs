@@ -35,6 +35,7 @@ impl Redis {
         let mut script = VOLATILE.prepare_invoke();
         script.key(&server.keys.meta).key(server.keys.table(Table::Listings));
         script.key(server.keys.volatile(Some(service))).key(&server.keys.obstacles);
+        script.key(&server.keys.with_replicas);
         script.arg(server.instance.as_str()).arg(&server.keys.channel);
         script.arg(server.hint(Some(service))).arg(service.as_bytes().as_slice()).arg(verb);
         let answer = server.link.ask::<String>(Request::Script(&script)).await;
@@ -45,6 +46,19 @@ impl Redis {
             "emptied" => Err(server.emptied().during(operation)),
             _ => Ok(()),
         }
+    }
+
+    async fn read_with_replicas(&self) -> Result<Vec<ServiceId>, Fault> {
+        let keys = &self.server.keys;
+        let mut commands = pipe();
+        commands.cmd("HGET").arg(&keys.meta).arg("instance");
+        commands.cmd("SMEMBERS").arg(&keys.with_replicas);
+        let answer: (Option<String>, Vec<Vec<u8>>) =
+            self.server.script(&at_once(&commands)).await?;
+        let (instance, services) = answer;
+        self.server.version(&(instance, None))?;
+        let odd = |id: &[u8]| Fault::Broken(format!("{id:?} is no service's id"));
+        services.iter().map(|id| ServiceId::from_slice(id).ok_or_else(|| odd(id))).collect()
     }
 
     async fn read_view(&self, service: ServiceId) -> Result<ServiceView, Fault> {
@@ -141,6 +155,10 @@ impl Volatile for Redis {
         let operation = "set obstacle";
         let obstacle = obstacle.as_ref().map(|obstacle| json(operation, obstacle)).transpose()?;
         self.change(operation, service, &["obstacle", "", &obstacle.unwrap_or_default()]).await
+    }
+
+    async fn services_with_replicas(&self) -> Result<Vec<ServiceId>> {
+        self.read_with_replicas().await.map_err(|fault| fault.during("list replicas"))
     }
 
     async fn view(&self, service: ServiceId) -> Result<ServiceView> {

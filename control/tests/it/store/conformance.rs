@@ -442,6 +442,7 @@ async fn replicas_are_put_wished_reported_removed(store: Subject) {
     store.wish_replica(id, &second.id, Wish::Drain).await.expect("ignores");
     store.report_replica(id, &second.id, Seen::Ready, 0).await.expect("takes the demand");
     store.remove_replica(id, &second.id).await.expect("ignores");
+    assert_eq!(store.services_with_replicas().await.expect("lists"), [id]);
     let view = store.view(id).await.expect("reads");
     assert_eq!((view.replicas.len(), view.demand), (1, 0));
 }
@@ -467,7 +468,10 @@ async fn replicas_outlive_their_service(store: Subject) {
     let view = store.view(id).await.expect("reads");
     assert_eq!((view.route, view.replicas.as_slice()), (None, [last.clone()].as_slice()));
     assert!(store.service_ids().await.expect("lists").is_empty());
+    // A control that begins now finds it by this alone.
+    assert_eq!(store.services_with_replicas().await.expect("lists"), [id]);
     store.remove_replica(id, &last.id).await.expect("removes");
+    assert!(store.services_with_replicas().await.expect("lists").is_empty());
     let view = store.view(id).await.expect("reads");
     assert_eq!((view.replicas, view.demand), (vec![], 0));
 }
