@@ -43,7 +43,7 @@ use crate::{
     error::{Error, Result},
     limits,
     mask::Mask,
-    name::{DeploymentId, FunctionName, ReplicaId, ServiceId},
+    name::{DeploymentId, FunctionName, ReplicaId, ServiceId, UserName},
     run_dir, sandbox,
     service::FunctionSpec,
 };
@@ -64,6 +64,8 @@ const REMOVALS: (u32, Duration) = (5, Duration::from_secs(1));
 /// What is to be run.
 #[derive(Debug, Clone)]
 pub struct Invocation {
+    /// Who wants it.
+    pub user: UserName,
     /// Whose function it is.
     pub service: ServiceId,
     /// What the container's label says; the code may be another.
@@ -86,7 +88,7 @@ pub struct Invocation {
 /// `Busy` when too many run already, when there is no network to be had, or when Grid is ending;
 /// those of the engine and of the files.
 pub async fn run(context: &Arc<Context>, invocation: Invocation) -> Result<Report> {
-    let place = context.invocations.enter().await?;
+    let place = context.invocations.enter(&invocation.user).await?;
     let (caller, report) = oneshot::channel();
     tokio::spawn(attend(context.clone(), invocation, place, caller));
     let lost = |_| Error::Deployment("the task of the invocation failed".to_owned());

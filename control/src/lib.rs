@@ -35,6 +35,7 @@ pub mod scaler;
 pub mod seccomp;
 pub mod secret;
 pub mod service;
+mod shares;
 pub mod store;
 pub mod token;
 mod tool;

@@ -108,8 +108,10 @@ pub const LOG_LINE_BYTES: usize = 16 * 1024;
 pub const LOG_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Readings of logs at one time, and as many more that keep them; others wait.
 pub const LOG_READS: usize = 4;
-/// Who follows logs at one time: in all, and of one service.
+/// Who follows logs at one time: in all, of one service,
 pub const LOG_FOLLOWERS: (usize, usize) = (64, 16);
+/// and by one user.
+pub const LOG_FOLLOWERS_OF_USER: usize = 32;
 /// How long a log may be followed.
 pub const LOG_FOLLOW: Duration = Duration::from_secs(60 * 60);
 /// How long a follower hears nothing before something is sent that tells whether it is still there.

@@ -125,6 +125,7 @@ pub(super) async fn invoke(
     let mut function = service.function;
     wanted.apply(&mut function);
     let invocation = Invocation {
+        user: caller.user.clone(),
         service: service.id,
         deployment: service.latest_deployment,
         function_name: service.function_name,

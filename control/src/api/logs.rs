@@ -56,7 +56,7 @@ pub(super) async fn read(
     let service = api.service(&caller, id).await?;
     let Asked { query, follow, format } = Asked::read(&uri, &headers, Timestamp::now())?;
     if follow {
-        let follower = api.logs.follow(service.id, query).await?;
+        let follower = api.logs.follow(service.id, &caller.user, query).await?;
         return Ok(follow::answer(api, caller, service.id, follower, format));
     }
     let entries = api.logs.read(service.id, &query).await?;

@@ -95,8 +95,8 @@ struct Seat {
     /// When it ends, and why.
     until: (Instant, Ending),
     ended: Option<Ending>,
-    /// Given back when it has ended, also if nobody looks.
-    place: Option<OwnedSemaphorePermit>,
+    /// One of all seats and one of the user's, given back when it has ended, also if nobody looks.
+    place: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 /// A container that a stream is to be opened for.
@@ -123,7 +123,7 @@ impl Feed {
     /// Takes a seat, if there is one left.
     pub(super) fn seat(
         &self,
-        place: OwnedSemaphorePermit,
+        place: [OwnedSemaphorePermit; 2],
         until: (Instant, Ending),
     ) -> Option<u64> {
         let mut state = self.state.lock();

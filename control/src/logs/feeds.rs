@@ -6,13 +6,19 @@ use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::feed::{Ending, Feed};
-use crate::{limits, name::ServiceId};
+use crate::{
+    limits,
+    name::{ServiceId, UserName},
+    shares::Shares,
+};
 
 /// Why a log cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// This many follow already.
     Full(usize),
+    /// This user follows this many already.
+    UserFull(usize),
     /// This many follow this service already.
     ServiceFull(usize),
     /// Grid is ending.
@@ -23,12 +29,14 @@ pub enum Refusal {
 pub(super) struct Feeds {
     open: Mutex<Option<HashMap<ServiceId, Arc<Feed>>>>,
     pub(super) seats: Arc<Semaphore>,
+    of_users: Shares,
 }
 
 impl Default for Feeds {
     fn default() -> Self {
         let seats = Arc::new(Semaphore::new(limits::LOG_FOLLOWERS.0));
-        Self { open: Mutex::new(Some(HashMap::new())), seats }
+        let of_users = Shares::new(limits::LOG_FOLLOWERS_OF_USER);
+        Self { open: Mutex::new(Some(HashMap::new())), seats, of_users }
     }
 }
 
@@ -37,18 +45,21 @@ impl Feeds {
     pub(super) fn enter(
         &self,
         service: ServiceId,
+        user: &UserName,
         until: (Instant, Ending),
     ) -> Result<(Arc<Feed>, u64, bool), Refusal> {
         let mut open = self.open.lock();
         let open = open.as_mut().ok_or(Refusal::Ending)?;
         let (all, of_one) = limits::LOG_FOLLOWERS;
         let place = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| Refusal::Full(all))?;
+        let own = self.of_users.of(user).try_acquire_owned();
+        let own = own.map_err(|_| Refusal::UserFull(limits::LOG_FOLLOWERS_OF_USER))?;
         let known = open.get(&service).filter(|feed| !feed.has_ended());
         let (feed, is_new) = match known {
             Some(feed) => (Arc::clone(feed), false),
             None => (Arc::new(Feed::new(service)), true),
         };
-        let seat = feed.seat(place, until).ok_or(Refusal::ServiceFull(of_one))?;
+        let seat = feed.seat([place, own], until).ok_or(Refusal::ServiceFull(of_one))?;
         if is_new {
             open.insert(service, Arc::clone(&feed));
         }
@@ -100,8 +111,12 @@ mod tests {
         (Instant::now() + Duration::from_secs(seconds), Ending::TooLong)
     }
 
+    fn user(number: usize) -> UserName {
+        UserName::parse(format!("user{number}")).expect("valid")
+    }
+
     fn refused(feeds: &Feeds, service: ServiceId) -> Option<Refusal> {
-        feeds.enter(service, later(9)).err()
+        feeds.enter(service, &user(0), later(9)).err()
     }
 
     #[tokio::test(start_paused = true)]
@@ -111,25 +126,30 @@ mod tests {
         let service = ServiceId::new();
         let mut taken = Vec::new();
         for nth in 0..of_one {
-            let (feed, seat, is_new) = feeds.enter(service, later(9)).expect("a seat");
+            let (feed, seat, is_new) = feeds.enter(service, &user(0), later(9)).expect("a seat");
             assert_eq!(is_new, nth == 0);
             taken.push((feed, seat));
         }
         assert_eq!(refused(&feeds, service), Some(Refusal::ServiceFull(of_one)));
         while taken.len() < all {
-            let (feed, seat, _) = feeds.enter(ServiceId::new(), later(9)).expect("a seat");
+            let one = user(taken.len() / limits::LOG_FOLLOWERS_OF_USER);
+            let (feed, seat, _) = feeds.enter(ServiceId::new(), &one, later(9)).expect("a seat");
             taken.push((feed, seat));
+            if taken.len() == limits::LOG_FOLLOWERS_OF_USER {
+                let many = Refusal::UserFull(limits::LOG_FOLLOWERS_OF_USER);
+                assert_eq!(refused(&feeds, ServiceId::new()), Some(many));
+            }
         }
         assert_eq!(refused(&feeds, ServiceId::new()), Some(Refusal::Full(all)));
         // One who leaves makes room, and so does one who has ended but does not look.
         let (feed, seat) = taken.remove(0);
         feed.leave(seat);
-        let again = feeds.enter(service, later(5)).expect("a seat");
+        let again = feeds.enter(service, &user(0), later(5)).expect("a seat");
         assert_eq!(refused(&feeds, service), Some(Refusal::Full(all)));
         let (now, end) = later(5);
         assert_eq!(feed.expire(now), Some(now + Duration::from_secs(4)));
         assert_eq!(again.0.read(again.1, 1), Err(end));
-        assert!(feeds.enter(service, later(9)).is_ok());
+        assert!(feeds.enter(service, &user(0), later(9)).is_ok());
         feeds.close();
         assert_eq!(refused(&feeds, service), Some(Refusal::Ending));
         assert_eq!(taken[0].0.read(taken[0].1, 1), Err(Ending::Stopping));
@@ -139,8 +159,8 @@ mod tests {
     async fn a_feed_is_there_as_long_as_somebody_follows() {
         let feeds = Feeds::default();
         let service = ServiceId::new();
-        let (feed, first, _) = feeds.enter(service, later(9)).expect("a seat");
-        let (_, second, is_new) = feeds.enter(service, later(9)).expect("a seat");
+        let (feed, first, _) = feeds.enter(service, &user(0), later(9)).expect("a seat");
+        let (_, second, is_new) = feeds.enter(service, &user(0), later(9)).expect("a seat");
         assert!(!is_new);
         feed.leave(first);
         assert!(!feeds.leave(&feed) && feeds.of(service).is_some());
@@ -148,10 +168,10 @@ mod tests {
         assert!(feeds.leave(&feed) && feeds.of(service).is_none());
 
         // One that has ended is replaced, whoever still reads from it.
-        let (ended, seat, _) = feeds.enter(service, later(9)).expect("a seat");
+        let (ended, seat, _) = feeds.enter(service, &user(0), later(9)).expect("a seat");
         ended.tell(platform_line(&ReplicaId::random(), "a line".to_owned()));
         feeds.end(service, Ending::Deleted);
-        let (new, _, is_new) = feeds.enter(service, later(9)).expect("a seat");
+        let (new, _, is_new) = feeds.enter(service, &user(0), later(9)).expect("a seat");
         assert!(is_new && feeds.leave(&ended) && !feeds.leave(&new) && feeds.of(service).is_some());
         assert_eq!(ended.read(seat, 100).map(|lines| lines.len()), Ok(1), "what came before");
         assert_eq!(ended.read(seat, 100), Err(Ending::Deleted));

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::Error,
     limits,
-    name::{ReplicaId, ServiceId},
+    name::{ReplicaId, ServiceId, UserName},
 };
 
 /// Bytes of lines that are given out together, about.
@@ -70,9 +70,10 @@ impl Logs {
     pub async fn follow(
         self: &Arc<Self>,
         service: ServiceId,
+        user: &UserName,
         query: LogQuery,
     ) -> Result<Follower, NotFollowed> {
-        let entered = self.feeds.enter(service, end_of(&query));
+        let entered = self.feeds.enter(service, user, end_of(&query));
         let (feed, seat, is_new) = entered.map_err(NotFollowed::Refused)?;
         // From here on it is given back when this is dropped.
         let mut follower = Follower::new(Arc::clone(self), service, feed, seat, query);

@@ -129,6 +129,9 @@ impl From<NotFollowed> for ApiError {
             NotFollowed::Refused(Refusal::Full(most)) => {
                 Self::Busy(format!("{most} clients follow logs already, which is the most."))
             }
+            NotFollowed::Refused(Refusal::UserFull(most)) => {
+                Self::Busy(format!("You follow {most} logs already, which is the most."))
+            }
             NotFollowed::Refused(Refusal::ServiceFull(most)) => Self::Busy(format!(
                 "{most} clients follow the log of this service already, which is the most."
             )),

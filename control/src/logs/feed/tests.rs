@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     engine::LineStart,
     logs::{LogStream, feeds::Feeds},
+    name::UserName,
 };
 
 fn entry(nth: usize, length: usize) -> LogEntry {
@@ -22,8 +23,8 @@ fn later(seconds: u64) -> (Instant, Ending) {
 async fn who_reads_too_slowly_is_dropped_and_keeps_nobody_waiting() {
     let feeds = Feeds::default();
     let service = ServiceId::new();
-    let (feed, slow, _) = feeds.enter(service, later(9)).expect("a seat");
-    let (_, fast, _) = feeds.enter(service, later(9)).expect("a seat");
+    let (feed, slow, _) = feeds.enter(service, &UserName::operator(), later(9)).expect("a seat");
+    let (_, fast, _) = feeds.enter(service, &UserName::operator(), later(9)).expect("a seat");
     let mut read = 0;
     for nth in 0..200 {
         feed.tell(entry(nth, limits::LOG_LINE_BYTES));
@@ -40,7 +41,8 @@ async fn who_reads_too_slowly_is_dropped_and_keeps_nobody_waiting() {
 #[tokio::test(start_paused = true)]
 async fn what_a_removed_container_wrote_last_is_bounded() {
     let feeds = Feeds::default();
-    let (feed, seat, _) = feeds.enter(ServiceId::new(), later(9)).expect("a seat");
+    let (feed, seat, _) =
+        feeds.enter(ServiceId::new(), &UserName::operator(), later(9)).expect("a seat");
     let replica = ReplicaId::parse("abcdefghijkl").expect("an id");
     feed.add(&replica, DeploymentId::new(), Cursor::default());
     let line = |nth: i64| OutputLine {

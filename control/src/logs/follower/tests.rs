@@ -7,7 +7,7 @@ use crate::{
     environment::EnvVar,
     logs::{LogStream, cursor::Cursor, feeds::Feeds},
     mask::Mask,
-    name::{DeploymentId, EnvKey},
+    name::{DeploymentId, EnvKey, UserName},
     secret::{FernetKeys, Keyring},
     service::{Deployment, Replica, Service, example},
     store::{Durable, Store, Volatile, embedded::Embedded},
@@ -67,7 +67,8 @@ struct Following {
 impl World {
     fn enter(&mut self, opens_in: usize) {
         let query = LogQuery { tail: 1000, ..LogQuery::default() };
-        let (feed, seat, _) = self.feeds.enter(self.service, end_of(&query)).expect("a seat");
+        let (feed, seat, _) =
+            self.feeds.enter(self.service, &UserName::operator(), end_of(&query)).expect("a seat");
         let logs = Arc::clone(&self.logs);
         let follower = Follower::new(logs, self.service, feed, seat, query);
         let opens_in = Some(opens_in);
@@ -219,7 +220,8 @@ async fn lines_are_followed_without_any_container_or_engine() {
         note(text).await.expect("kept");
     }
     let query = LogQuery { tail: 2, ..LogQuery::default() };
-    let mut follower = logs.follow(service.id, query.clone()).await.expect("followed");
+    let mut follower =
+        logs.follow(service.id, &UserName::operator(), query.clone()).await.expect("followed");
     assert_eq!(texts(follower.next().await), ["two", "three"]);
     let begin = Instant::now();
     assert_eq!(follower.next().await, Some(Followed::Quiet));
@@ -229,7 +231,7 @@ async fn lines_are_followed_without_any_container_or_engine() {
 
     let until = Timestamp::now().checked_add(Duration::from_secs(100)).ok();
     let ends = LogQuery { tail: 1, until, ..LogQuery::default() };
-    let mut ends = logs.follow(service.id, ends).await.expect("followed");
+    let mut ends = logs.follow(service.id, &UserName::operator(), ends).await.expect("followed");
     assert_eq!(texts(ends.next().await), ["four"]);
     let begin = Instant::now();
     while ends.next().await == Some(Followed::Quiet) {}
@@ -237,11 +239,12 @@ async fn lines_are_followed_without_any_container_or_engine() {
     assert_eq!(ends.next().await, None);
 
     let past = LogQuery { tail: 9, until: Some(Timestamp::now()), ..LogQuery::default() };
-    let mut past = logs.follow(service.id, past).await.expect("followed");
+    let mut past = logs.follow(service.id, &UserName::operator(), past).await.expect("followed");
     assert_eq!(texts(past.next().await).len(), 4);
     assert_eq!(past.next().await, Some(Followed::Ended(Ending::Until)));
 
-    let mut longest = logs.follow(service.id, query.clone()).await.expect("followed");
+    let mut longest =
+        logs.follow(service.id, &UserName::operator(), query.clone()).await.expect("followed");
     assert!(store.delete_service(service.id, None).await.expect("deleted"));
     let mut last = None;
     while let Some(next) = follower.next().await {
@@ -256,12 +259,18 @@ async fn lines_are_followed_without_any_container_or_engine() {
 async fn following_ends_with_its_time_and_with_grid() {
     let dir = TempDir::new().expect("a directory");
     let (logs, _store, service) = logs(&dir).await;
-    let mut follower = logs.follow(service.id, LogQuery::default()).await.expect("followed");
+    let mut follower = logs
+        .follow(service.id, &UserName::operator(), LogQuery::default())
+        .await
+        .expect("followed");
     let begin = Instant::now();
     while follower.next().await == Some(Followed::Quiet) {}
     assert_eq!(begin.elapsed().as_secs(), limits::LOG_FOLLOW.as_secs());
 
-    let mut follower = logs.follow(service.id, LogQuery::default()).await.expect("followed");
+    let mut follower = logs
+        .follow(service.id, &UserName::operator(), LogQuery::default())
+        .await
+        .expect("followed");
     let (stop, stopped) = watch::channel(false);
     let run = logs.run(stopped);
     let end = async {
@@ -270,7 +279,7 @@ async fn following_ends_with_its_time_and_with_grid() {
     };
     let (_, last) = tokio::join!(run, end);
     assert_eq!(last, Some(Followed::Ended(Ending::Stopping)));
-    let refused = logs.follow(service.id, LogQuery::default()).await.err();
+    let refused = logs.follow(service.id, &UserName::operator(), LogQuery::default()).await.err();
     assert!(matches!(refused, Some(NotFollowed::Refused(Refusal::Ending))));
 }
 
