@@ -13,7 +13,7 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use http::HeaderValue;
+use http::{HeaderValue, uri::Scheme};
 use ipnet::IpNet;
 
 use crate::{
@@ -56,7 +56,7 @@ impl Proxies {
             return Cow::Borrowed(peer);
         };
         let address = self.client(proxy, fields.all("x-forwarded-for").collect());
-        let scheme = scheme(fields).unwrap_or(peer.scheme);
+        let scheme = scheme(fields.all("x-forwarded-proto").last()).unwrap_or(peer.scheme);
         Cow::Owned(Peer {
             address: Some(address),
             source: address.to_string(),
@@ -86,7 +86,8 @@ impl Proxies {
     }
 }
 
-/// The admin API behind the same proxies: what it knows as the address of a connection is the client's.
+/// The admin API behind the same proxies: what it knows as the address of a connection is the client's,
+/// and the [`Scheme`] among a request's extensions is what the client speaks.
 pub(crate) fn behind(proxies: Proxies, api: Router) -> Router {
     api.layer(middleware::from_fn_with_state(Arc::new(proxies), name_client))
 }
@@ -96,13 +97,21 @@ async fn name_client(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let lines = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
-        let client = proxies.client(peer.ip().to_canonical(), lines.collect());
-        let client = ConnectInfo(SocketAddr::new(client, peer.port()));
-        request.extensions_mut().insert(client);
+    if let Some((client, scheme)) = named(&proxies, &request) {
+        request.extensions_mut().insert(ConnectInfo(client));
+        request.extensions_mut().insert(scheme);
     }
     next.run(request).await
+}
+
+fn named(proxies: &Proxies, request: &Request) -> Option<(SocketAddr, Scheme)> {
+    let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+    let address = peer.ip().to_canonical();
+    let lines = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    let client = proxies.client(address, lines("x-forwarded-for").collect());
+    let said = lines("x-forwarded-proto").next_back().filter(|_| proxies.has(address));
+    let scheme = if scheme(said) == Some("https") { Scheme::HTTPS } else { Scheme::HTTP };
+    Some((SocketAddr::new(client, peer.port()), scheme))
 }
 
 /// An address, perhaps with a port, as proxies write it.
@@ -115,14 +124,14 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 }
 
 /// What the last proxy says that its client speaks.
-fn scheme(fields: &Fields) -> Option<&'static str> {
-    let line = fields.all("x-forwarded-proto").last()?;
-    let said = trim(line.rsplit(|byte| *byte == b',').next()?);
+fn scheme(last_line: Option<&[u8]>) -> Option<&'static str> {
+    let said = trim(last_line?.rsplit(|byte| *byte == b',').next()?);
     ["http", "https"].into_iter().find(|scheme| said.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::Extension;
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
     use proptest::prelude::*;
@@ -205,7 +214,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_admin_api_knows_the_client_too() {
-        let echo = |ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() };
+        let echo = |ConnectInfo(peer): ConnectInfo<SocketAddr>,
+                    Extension(scheme): Extension<Scheme>| async move {
+            format!("{scheme} {peer}")
+        };
         let api = Router::new().route("/", axum::routing::get(echo));
         let api = TowerToHyperService::new(behind(proxies(), api));
         let ask = async |from: &str, lines: &[&str]| {
@@ -216,15 +228,17 @@ mod tests {
                 let line = HeaderValue::from_str(line).expect("a header value");
                 request.headers_mut().append("x-forwarded-for", line);
             }
+            let https = HeaderValue::from_static("http, https");
+            request.headers_mut().append("x-forwarded-proto", https);
             let Ok(answer) = api.call(request).await;
             let body = axum::body::to_bytes(answer.into_body(), 100).await.expect("a body");
             String::from_utf8_lossy(&body).into_owned()
         };
-        let client = "203.0.113.7:5";
+        let client = "https 203.0.113.7:5";
         assert_eq!(ask("10.0.0.1:5", &["1.1.1.1, 203.0.113.7", "10.1.2.3"]).await, client);
         assert_eq!(ask("[::ffff:10.0.0.1]:5", &["203.0.113.7"]).await, client);
-        assert_eq!(ask("10.0.0.1:5", &[]).await, "10.0.0.1:5");
-        assert_eq!(ask("198.51.100.1:5", &["203.0.113.7"]).await, "198.51.100.1:5");
+        assert_eq!(ask("10.0.0.1:5", &[]).await, "https 10.0.0.1:5");
+        assert_eq!(ask("198.51.100.1:5", &["203.0.113.7"]).await, "http 198.51.100.1:5");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Numbered pages: `{"count": 21, "next": "…?page=2", "previous": null, "results": […]}`.
 
 use axum::{Json, extract::FromRequestParts};
-use http::{Uri, header, request::Parts};
+use http::{Uri, header, request::Parts, uri::Scheme};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -40,12 +40,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PageRequest {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        Self::of(&parts.uri, host)
+        // Put there by who knows of proxies before the API.
+        let scheme = parts.extensions.get().unwrap_or(&Scheme::HTTP);
+        Self::of(&parts.uri, scheme, host)
     }
 }
 
 impl PageRequest {
-    fn of(uri: &Uri, host: Option<&str>) -> Result<Self, ApiError> {
+    fn of(uri: &Uri, scheme: &Scheme, host: Option<&str>) -> Result<Self, ApiError> {
         let number = match query_parameter(uri, "page") {
             None => 1,
             Some(text) => match text.parse() {
@@ -63,7 +65,7 @@ impl PageRequest {
             number,
             size,
             // Without a Host header (HTTP/1.0) the links are relative.
-            address: host.map_or(path.to_owned(), |host| format!("http://{host}{path}")),
+            address: host.map_or(path.to_owned(), |host| format!("{scheme}://{host}{path}")),
             query: uri
                 .query()
                 .unwrap_or_default()
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     fn page(uri: &'static str) -> Result<PageRequest, ApiError> {
-        PageRequest::of(&Uri::from_static(uri), Some("h:8000"))
+        PageRequest::of(&Uri::from_static(uri), &Scheme::HTTP, Some("h:8000"))
     }
 
     #[test]
@@ -148,6 +150,9 @@ mod tests {
         assert_eq!(body.previous.as_deref(), Some("http://h:8000/a/?page_size=2&q=%20x"));
         let Json(last) = page("/a/?page=2").expect("valid").body(40, vec![0]);
         assert_eq!((last.next, last.previous.as_deref()), (None, Some("http://h:8000/a/")));
+        let behind = PageRequest::of(&Uri::from_static("/a/"), &Scheme::HTTPS, Some("h"));
+        let Json(first) = behind.expect("valid").body(40, vec![0]);
+        assert_eq!(first.next.as_deref(), Some("https://h/a/?page=2"));
     }
 
     #[test]
