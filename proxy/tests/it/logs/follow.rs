@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     docker::{self, GATE, at_gate, open_gate},
-    grid::{Grid, Service, wait_until},
+    grid::{Grid, Service, TOKEN, wait_until},
     process::short_dir,
     relay::Relay,
 };
@@ -205,12 +205,18 @@ fn followers_are_bounded() {
             grid.create(&name, "node18", "exports.handler = () => 'ok'", json!({}))
         })
         .collect();
-    let (of_one, refusal) = fill(&grid, &[&services[0]]);
+    let (of_one, refusal) = fill(TOKEN, &grid, &[&services[0]]);
     assert_eq!(of_one.len(), 16);
     assert!(refusal.contains("16 clients follow the log of this service"), "{refusal}");
     let others: Vec<_> = services[1..].iter().collect();
-    let (of_others, refusal) = fill(&grid, &others);
-    assert_eq!(of_one.len() + of_others.len(), 64);
+    let (of_others, refusal) = fill(TOKEN, &grid, &others);
+    assert_eq!(of_one.len() + of_others.len(), 32);
+    assert!(refusal.contains("You follow 32 logs already"), "{refusal}");
+    let body = json!({"user": "boss", "name": "reads too", "is_admin": true});
+    let made = grid.api("POST", "/api/v1/tokens/", Some(&body)).json();
+    let token = made["token"].as_str().expect("a token");
+    let (of_boss, refusal) = fill(token, &grid, &others);
+    assert_eq!(of_boss.len(), 32);
     assert!(refusal.contains("64 clients follow logs"), "{refusal}");
     // Whoever hangs up makes room, and so does the end of a service.
     of_one.into_iter().next().expect("one").stall().shutdown(Shutdown::Both);
@@ -221,7 +227,7 @@ fn followers_are_bounded() {
             follower.rest() == ["The service was deleted."]
         }
     });
-    drop(of_others);
+    drop((of_others, of_boss));
 }
 
 #[test]

@@ -94,12 +94,12 @@ impl Follower {
     }
 }
 
-/// Opens followers until one is refused; gives the refusal.
-pub(super) fn fill(grid: &Grid, services: &[&Service]) -> (Vec<Follower>, String) {
+/// Opens followers with a token until one is refused; gives the refusal.
+pub(super) fn fill(token: &str, grid: &Grid, services: &[&Service]) -> (Vec<Follower>, String) {
     let mut followers = Vec::new();
     let refusal = wait_for("a refusal", || {
         let service = services[followers.len() % services.len()];
-        let mut follower = Follower::with(grid, service, "&tail=0", "");
+        let mut follower = Follower::of(token, grid, service, "&tail=0&owner=*", "");
         if follower.head[0].ends_with("200 OK") {
             followers.push(follower);
             return None;
