@@ -169,11 +169,17 @@ fn survives(subject: &Subject) {
     }
 }
 
-#[test]
-fn embedded() {
+/// An embedded store, and the directory that it is in.
+fn embedded_subject() -> (tempfile::TempDir, Subject) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
-    survives(&Subject { store: Arc::new(store), home: None });
+    (dir, Subject { store: Arc::new(store), home: None })
+}
+
+#[test]
+fn embedded() {
+    let (_dir, subject) = embedded_subject();
+    survives(&subject);
 }
 
 /// While the store refuses everything, what is due stays due. On paused time a driver that looks again
@@ -188,9 +194,7 @@ fn a_driver_rests_while_the_store_refuses_everything() {
     ];
     let (done, outcome) = mpsc::channel();
     std::thread::spawn(move || {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
-        let subject = Subject { store: Arc::new(store), home: None };
+        let (_dir, subject) = embedded_subject();
         let share = world::share();
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
         let outcome =
@@ -204,9 +208,7 @@ fn a_driver_rests_while_the_store_refuses_everything() {
 /// Ten thousand services that sleep are no reason to have ten thousand tasks at one time.
 #[test]
 fn control_begins_with_a_few_services_at_a_time() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = control::store::embedded::Embedded::open(dir.path()).expect("opens");
-    let subject = Subject { store: Arc::new(store), home: None };
+    let (_dir, subject) = embedded_subject();
     let share = world::share();
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
     let most =

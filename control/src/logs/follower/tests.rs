@@ -210,6 +210,10 @@ fn texts(followed: Option<Followed>) -> Vec<String> {
     }
 }
 
+async fn followed(logs: &Arc<Logs>, service: &Service, query: LogQuery) -> Follower {
+    logs.follow(service.id, &UserName::operator(), query).await.expect("followed")
+}
+
 #[tokio::test(start_paused = true)]
 async fn lines_are_followed_without_any_container_or_engine() {
     let dir = TempDir::new().expect("a directory");
@@ -220,8 +224,7 @@ async fn lines_are_followed_without_any_container_or_engine() {
         note(text).await.expect("kept");
     }
     let query = LogQuery { tail: 2, ..LogQuery::default() };
-    let mut follower =
-        logs.follow(service.id, &UserName::operator(), query.clone()).await.expect("followed");
+    let mut follower = followed(&logs, &service, query.clone()).await;
     assert_eq!(texts(follower.next().await), ["two", "three"]);
     let begin = Instant::now();
     assert_eq!(follower.next().await, Some(Followed::Quiet));
@@ -231,7 +234,7 @@ async fn lines_are_followed_without_any_container_or_engine() {
 
     let until = Timestamp::now().checked_add(Duration::from_secs(100)).ok();
     let ends = LogQuery { tail: 1, until, ..LogQuery::default() };
-    let mut ends = logs.follow(service.id, &UserName::operator(), ends).await.expect("followed");
+    let mut ends = followed(&logs, &service, ends).await;
     assert_eq!(texts(ends.next().await), ["four"]);
     let begin = Instant::now();
     while ends.next().await == Some(Followed::Quiet) {}
@@ -239,12 +242,11 @@ async fn lines_are_followed_without_any_container_or_engine() {
     assert_eq!(ends.next().await, None);
 
     let past = LogQuery { tail: 9, until: Some(Timestamp::now()), ..LogQuery::default() };
-    let mut past = logs.follow(service.id, &UserName::operator(), past).await.expect("followed");
+    let mut past = followed(&logs, &service, past).await;
     assert_eq!(texts(past.next().await).len(), 4);
     assert_eq!(past.next().await, Some(Followed::Ended(Ending::Until)));
 
-    let mut longest =
-        logs.follow(service.id, &UserName::operator(), query.clone()).await.expect("followed");
+    let mut longest = followed(&logs, &service, query.clone()).await;
     assert!(store.delete_service(service.id, None).await.expect("deleted"));
     let mut last = None;
     while let Some(next) = follower.next().await {
@@ -259,18 +261,12 @@ async fn lines_are_followed_without_any_container_or_engine() {
 async fn following_ends_with_its_time_and_with_grid() {
     let dir = TempDir::new().expect("a directory");
     let (logs, _store, service) = logs(&dir).await;
-    let mut follower = logs
-        .follow(service.id, &UserName::operator(), LogQuery::default())
-        .await
-        .expect("followed");
+    let mut follower = followed(&logs, &service, LogQuery::default()).await;
     let begin = Instant::now();
     while follower.next().await == Some(Followed::Quiet) {}
     assert_eq!(begin.elapsed().as_secs(), limits::LOG_FOLLOW.as_secs());
 
-    let mut follower = logs
-        .follow(service.id, &UserName::operator(), LogQuery::default())
-        .await
-        .expect("followed");
+    let mut follower = followed(&logs, &service, LogQuery::default()).await;
     let (stop, stopped) = watch::channel(false);
     let run = logs.run(stopped);
     let end = async {
