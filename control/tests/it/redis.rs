@@ -4,7 +4,7 @@ pub(crate) mod chaos;
 
 use std::{
     fs,
-    net::TcpListener,
+    net::Ipv4Addr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -44,13 +44,22 @@ impl Server {
         Self { dir, arguments, process }
     }
 
-    /// A Sentinel that knows the Redis at a port as `main`.
-    pub(crate) fn sentinel(port: &str, redis: &str) -> Self {
+    /// One that is reached by TCP as well, at a port of [`own_address`].
+    pub(crate) fn at(port: u16, arguments: &[&str]) -> Self {
+        let (address, port) = (own_address().to_string(), port.to_string());
+        // What others see of a connection is not the address that it is bound to.
+        let own = ["--bind", &address, "--port", &port, "--replica-announce-ip", &address];
+        Self::with(&[&own, arguments].concat())
+    }
+
+    /// A Sentinel that knows the Redis at a port as `main`; both are at [`own_address`].
+    pub(crate) fn sentinel(port: u16, redis: u16) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (path, at) = (dir.path().join("sentinel.conf"), dir.path().display());
+        let address = own_address();
         let text = format!(
-            "port {port}\nunixsocket {at}/redis.sock\ndir {at}\n\
-             sentinel monitor main 127.0.0.1 {redis} 1\n"
+            "bind {address}\nport {port}\nunixsocket {at}/redis.sock\ndir {at}\n\
+             sentinel monitor main {address} {redis} 1\n"
         );
         fs::write(&path, text).expect("writes");
         let process = launch(Command::new("redis-server").arg(path).arg("--sentinel"), dir.path());
@@ -152,18 +161,26 @@ fn spawn(dir: &Path, arguments: &[String]) -> Child {
 }
 
 fn launch(command: &mut Command, dir: &Path) -> Child {
-    let process = command.stdout(Stdio::null()).spawn();
-    let process = process.expect("redis-server is installed: scripts/setup test");
+    let log = dir.join("redis.log");
+    let process = command.stdout(fs::File::create(&log).expect("creates")).spawn();
+    let mut process = process.expect("redis-server is installed: scripts/setup test");
     let until = Instant::now() + START;
     while UnixStream::connect(dir.join("redis.sock")).is_err() {
-        assert!(Instant::now() < until, "redis-server did not start");
+        let has_ended = process.try_wait().expect("waits").is_some();
+        assert!(
+            !has_ended && Instant::now() < until,
+            "redis-server did not start; it says: {}",
+            fs::read_to_string(&log).unwrap_or_default()
+        );
         thread::sleep(Duration::from_millis(5));
     }
     process
 }
 
-/// A port of the loopback that nobody has at this moment.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    listener.local_addr().expect("an address").port()
+/// An address of the loopback that only this process uses. A port of 127.0.0.1 that is free now may be an
+/// outgoing connection's of another test a moment later; those all come from there, so here every port stays free.
+pub(crate) fn own_address() -> Ipv4Addr {
+    // The kernel's process ids end at 2^22.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high + 1, middle, low)
 }

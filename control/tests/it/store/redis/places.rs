@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{SOON, soon, told, until};
 use crate::{
-    redis::{Server, free_port, open_at},
+    redis::{Server, open_at, own_address},
     store::{edit, service},
 };
 
@@ -33,25 +33,16 @@ async fn refusal(url: &str) -> String {
 
 #[tokio::test]
 async fn passwords_of_the_url_are_used() {
-    let port = free_port().to_string();
-    let server = Server::with(&[
-        "--port",
-        &port,
-        "--requirepass",
-        "s@d",
-        "--user",
-        "grid",
-        "on",
-        ">sesame",
-        "~*",
-        "&*",
-        "+@all",
-    ]);
+    let address = format!("{}:6379", own_address());
+    let server = Server::at(
+        6379,
+        &["--requirepass", "s@d", "--user", "grid", "on", ">sesame", "~*", "&*", "+@all"],
+    );
     let socket = server.socket().display().to_string();
     let dir = tempfile::tempdir().expect("temporary directory");
     let urls = [
-        format!("redis://:s%40d@127.0.0.1:{port}/3"),
-        format!("redis://grid:sesame@127.0.0.1:{port}/3"),
+        format!("redis://:s%40d@{address}/3"),
+        format!("redis://grid:sesame@{address}/3"),
         format!("unix://{socket}?db=3&user=grid&pass=sesame"),
     ];
     let (a, first) = service("a");
@@ -63,11 +54,11 @@ async fn passwords_of_the_url_are_used() {
         assert_eq!(store.service_ids().await.expect("lists"), [a.id], "{url}");
     }
     for url in [
-        format!("redis://:secret@127.0.0.1:{port}"),
-        format!("redis://127.0.0.1:{port}"),
-        format!("redis://grid:secret@127.0.0.1:{port}"),
+        format!("redis://:secret@{address}"),
+        format!("redis://{address}"),
+        format!("redis://grid:secret@{address}"),
         format!("unix://{socket}?user=grid&pass=secret"),
-        format!("redis://grid:sesame@127.0.0.1:{port}/1000"),
+        format!("redis://grid:sesame@{address}/1000"),
     ] {
         // It does not wait for a password to become right.
         let refused = refusal(&url);
@@ -122,7 +113,7 @@ async fn a_redis_that_starts_later_is_waited_for() {
     .expect("opens");
 }
 
-/// Makes a CA, and a certificate of it for 127.0.0.1.
+/// Makes a CA, and a certificate of it for [`own_address`].
 fn certificates(dir: &Path) {
     let openssl = |arguments: &str| {
         let mut command = Command::new("openssl");
@@ -133,7 +124,8 @@ fn certificates(dir: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=CA"));
     openssl(&format!("req {key} -keyout redis.key -out redis.csr -subj /CN=redis"));
-    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("writes");
+    std::fs::write(dir.join("names"), format!("subjectAltName=IP:{}\n", own_address()))
+        .expect("writes");
     openssl(
         "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out redis.pem -days 2 \
          -extfile names",
@@ -144,11 +136,13 @@ fn certificates(dir: &Path) {
 async fn tls_trusts_what_the_system_trusts() {
     let files = tempfile::tempdir().expect("temporary directory");
     certificates(files.path());
-    let (port, file) =
-        (free_port().to_string(), |name: &str| files.path().join(name).display().to_string());
+    let address = own_address().to_string();
+    let file = |name: &str| files.path().join(name).display().to_string();
     let _server = Server::with(&[
+        "--bind",
+        &address,
         "--tls-port",
-        &port,
+        "6379",
         "--tls-auth-clients",
         "no",
         "--tls-cert-file",
@@ -158,7 +152,7 @@ async fn tls_trusts_what_the_system_trusts() {
         "--tls-ca-cert-file",
         &file("ca.pem"),
     ]);
-    let url = format!("rediss://127.0.0.1:{port}");
+    let url = format!("rediss://{address}:6379");
     // What is trusted comes from the environment, which is only set for another process.
     let test = "store::redis::places::a_client_by_tls";
     let client = |trusted: &str| {
@@ -188,17 +182,16 @@ async fn a_client_by_tls() {
 
 #[tokio::test]
 async fn sentinels_lead_to_the_next_redis() {
-    let ports = [free_port(), free_port(), free_port()].map(|port| port.to_string());
-    let [first, second, third] = &ports;
-    let _one = Server::with(&["--port", first, "--repl-diskless-sync-delay", "0"]);
-    let two = Server::with(&["--port", second, "--replicaof", "127.0.0.1", first]);
+    let address = own_address().to_string();
+    let _one = Server::at(6379, &["--repl-diskless-sync-delay", "0"]);
+    let two = Server::at(6380, &["--replicaof", &address, "6379"]);
     let is_linked = async || two.cli(&["INFO", "replication"]).contains("master_link_status:up");
     until(is_linked).await;
-    let sentinel = Server::sentinel(third, first);
+    let sentinel = Server::sentinel(26379, 6379);
     // The first Sentinel does not answer: the next one is asked.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let silent = silent.local_addr().map(|address| (silent, address)).expect("an address");
-    let url = format!("redis+sentinel://{},127.0.0.1:{third}/main", silent.1);
+    let url = format!("redis+sentinel://{},{address}:26379/main", silent.1);
 
     let dir = tempfile::tempdir().expect("temporary directory");
     let store = opened(&url, dir.path()).await;
