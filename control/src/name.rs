@@ -1,7 +1,7 @@
 //! Validated names and ids. A value of one of these types has passed its rule: the only ways in are
 //! `parse`, `FromStr` and serde, and all three check.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,13 +26,13 @@ macro_rules! text_name {
         )]
         #[serde(try_from = "String", into = "String")]
         #[schema(value_type = String)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes `text` when it keeps the rule of this type.
             pub fn parse(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let check: fn(String) -> Result<String, InvalidName> = $check;
-                check(text.into()).map(Self)
+                check(text.into()).map(|text| Self(text.into()))
             }
 
             /// The name as text.
@@ -57,7 +57,7 @@ macro_rules! text_name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
 
@@ -158,7 +158,7 @@ impl UserName {
     /// The operator: who calls with the bootstrap token, and owns what was made before there were
     /// users.
     pub fn operator() -> Self {
-        Self("admin".to_owned())
+        Self("admin".into())
     }
 }
 
@@ -262,14 +262,14 @@ impl ServiceId {
 impl ReplicaId {
     /// A new random id.
     pub fn random() -> Self {
-        Self(random_text())
+        Self(random_text().into())
     }
 }
 
 impl InstanceId {
     /// A new random id.
     pub fn random() -> Self {
-        Self(random_text())
+        Self(random_text().into())
     }
 }
 

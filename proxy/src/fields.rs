@@ -23,6 +23,11 @@ struct Span {
 pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl Fields {
+    /// None, with room for those of a usual answer.
+    pub(crate) fn of_answer() -> Self {
+        Self { bytes: Vec::with_capacity(384), spans: Vec::with_capacity(12) }
+    }
+
     /// Forgets all fields and keeps the room.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
@@ -124,6 +129,11 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a field whose value is a number.
+pub(crate) fn write_number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    write_field(out, name, itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// A value without the spaces and tabs around it.

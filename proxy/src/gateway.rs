@@ -1,19 +1,19 @@
 //! A public request's way, from its head to its answer.
 
-use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 #[cfg(any(test, fuzzing))]
 use control::limits;
 use control::service::GoneCause;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::{
-    admit,
+    admit, bound,
     client::{Body, Client, Peer},
     denial::Denial,
     exchange::{self, Begun, Fault, Rest, Said},
-    fields::write_field,
+    fields::{write_field, write_number},
     flow::{self, Flow, Stock},
     hop,
     line::Parcel,
@@ -32,6 +32,8 @@ use crate::{
 
 /// Ends the head of a request.
 const HEAD_END: &[u8] = b"\r\n";
+/// Bytes that a request's head has beside what its client sent, usually.
+const OWN_FIELDS: usize = 512;
 /// What another process may take beyond the bounds of a request, which are its own.
 const PASSING_ON: Duration = Duration::from_secs(10);
 
@@ -149,7 +151,7 @@ impl Gateway {
         admit::length(request, self.bounds.body_bytes)?;
         let body = self.body(client).await?;
         record.request_bytes = body.len() as u64;
-        let asked = Instant::now();
+        let mut asked = None;
         let mut again = Again::No;
         loop {
             let mut timing = record.timing;
@@ -158,7 +160,7 @@ impl Gateway {
                 self.write_head(&mut head, request, peer, record, body.len(), request_id);
                 Parcel { head, body: body.clone() }
             };
-            let lease = self.acquire(client, &target, again, asked, parcel, &mut timing).await;
+            let lease = self.acquire(client, &target, again, &mut asked, parcel, &mut timing).await;
             record.timing = timing;
             let Some(mut lease) = lease? else {
                 let next = self.traffic.next().ok_or(Denial::Stopping)?;
@@ -211,7 +213,7 @@ impl Gateway {
 
     async fn body<C: Client>(&self, client: &mut C) -> Result<Bytes, Denial> {
         let within = self.bounds.body_within;
-        let read = timeout(within, client.body(self.bounds.body_bytes)).await;
+        let read = bound::within(within, client.body(self.bounds.body_bytes)).await;
         read.unwrap_or(Err(Denial::BodyTimeout(within)))
     }
 
@@ -222,16 +224,20 @@ impl Gateway {
         client: &mut C,
         target: &Target,
         again: Again,
-        asked: Instant,
+        asked: &mut Option<Instant>,
         parcel: impl FnOnce() -> Parcel,
         timing: &mut Timing,
     ) -> Result<Option<Lease>, Denial> {
         let mut place = match target.pool.enter(again) {
-            Ok(Turn::Now(lease)) => return Ok(Some(lease)),
+            Ok(Turn::Now(lease)) => {
+                timing.exec_from = Some(Instant::now());
+                return Ok(Some(lease));
+            }
             Ok(Turn::Later(place)) => place,
             Err(Refusal::Released) => return Ok(None),
             Err(refusal) => return Err(refusal.into()),
         };
+        let asked = *asked.get_or_insert_with(Instant::now);
         if again == Again::No && !place.asleep {
             place.offer(parcel());
         }
@@ -243,7 +249,9 @@ impl Gateway {
             },
             () = client.gone() => place.withdraw().await.map(Some).ok_or(Denial::ClientGone),
         };
-        let waited = asked.elapsed();
+        let now = Instant::now();
+        timing.exec_from = turn.is_ok().then_some(now);
+        let waited = now.duration_since(asked);
         if place.asleep {
             timing.wake = waited
         } else {
@@ -261,12 +269,12 @@ impl Gateway {
         body: &[u8],
         timing: &mut Timing,
     ) -> Result<Option<Answer>, Denial> {
-        let began = Instant::now();
-        timing.exec_from = Some(began);
+        let began = timing.exec_from.unwrap_or_else(Instant::now);
         let deadline = began + self.bounds.function_timeout;
         let most = self.bounds.response_bytes;
         let outcome = exchange::run(link, &request.method, body, most, deadline).await;
-        timing.exec = began.elapsed();
+        let ended = Instant::now();
+        timing.exec = ended.duration_since(began);
         let exchange::Answer { status, fields, failed, body } = match outcome {
             Ok(answer) => answer,
             Err(fault) => {
@@ -276,16 +284,16 @@ impl Gateway {
         };
         let body = match body {
             Begun::Whole { body, link } => {
-                lease.settle(link).await;
+                lease.settle(link, ended).await;
                 Body::Whole(body)
             }
             Begun::Absent { length, link } => {
-                lease.settle(link).await;
+                lease.settle(link, ended).await;
                 Body::Absent(length)
             }
             Begun::Rest(rest) => Body::Flow(self.let_flow(rest, Some(lease))),
             Begun::CalledBack { link } => {
-                lease.settle(link).await;
+                lease.settle(link, ended).await;
                 return Ok(None);
             }
         };
@@ -310,7 +318,7 @@ impl Gateway {
         let running = self.traffic.enter();
         tokio::spawn(async move {
             match (rest.pump(source).await, lease) {
-                (Ok(link), Some(lease)) => lease.settle(link).await,
+                (Ok(link), Some(lease)) => lease.settle(link, Instant::now()).await,
                 (Err(fault), Some(lease)) => give_up(lease, &fault),
                 (_, None) => {}
             }
@@ -339,6 +347,7 @@ impl Gateway {
         request_id: &str,
     ) {
         wire.clear();
+        wire.reserve(request.target.len() + request.fields.size() + OWN_FIELDS);
         wire.extend_from_slice(request.method.as_str().as_bytes());
         wire.push(b' ');
         wire.extend_from_slice(request.target.as_bytes());
@@ -354,10 +363,9 @@ impl Gateway {
         if !record.passed_on {
             write_field(wire, b"traceparent", &record.trace.traceparent());
         }
-        // A Vec takes everything.
-        let _ = write!(wire, "content-length: {body_bytes}\r\n");
-        let _ =
-            write!(wire, "x-grid-deadline-ms: {}\r\n", self.bounds.function_timeout.as_millis());
+        write_number(wire, b"content-length", body_bytes as u64);
+        let milliseconds = u64::try_from(self.bounds.function_timeout.as_millis());
+        write_number(wire, b"x-grid-deadline-ms", milliseconds.unwrap_or(u64::MAX));
         write_field(wire, b"x-grid-request-id", request_id.as_bytes());
         write_field(wire, b"x-grid-source-ip", peer.source.as_bytes());
         if let Some(target) = &record.target {

@@ -8,6 +8,7 @@ mod background;
 mod backup;
 #[doc(hidden)]
 pub mod bench;
+mod bound;
 mod chunked;
 mod client;
 mod connections;

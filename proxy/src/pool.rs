@@ -1,6 +1,7 @@
 //! The replicas of one function and the requests that wait for them: one FIFO, one request per replica
-//! at a time, late binding (what is sent ahead to a quick replica can be called back). All of it is one small state under one lock; nothing here waits for the
-//! store. What control has to know goes out as [`Note`]s.
+//! at a time, late binding (what is sent ahead to a quick replica can be called back). All of it is one
+//! small state under one lock; nothing here waits for the store. What control has to know goes out as
+//! [`Note`]s.
 
 mod ahead;
 mod census;
@@ -10,7 +11,7 @@ mod said;
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use control::{
@@ -63,6 +64,8 @@ pub(crate) enum Refusal {
 
 /// One function's replicas and queue.
 pub(crate) struct Pool {
+    /// For who looks again later.
+    me: Weak<Self>,
     service: ServiceId,
     queue_length: usize,
     notes: mpsc::UnboundedSender<Note>,
@@ -90,6 +93,8 @@ struct State {
     said: Said,
     /// Notes that are on their way to the store.
     underway: usize,
+    /// Somebody will look behind slow replicas.
+    will_look: bool,
 }
 
 /// A request that waits: in the queue, or with a replica to which it was sent ahead.
@@ -140,7 +145,7 @@ impl Pool {
         notes: mpsc::UnboundedSender<Note>,
     ) -> Arc<Self> {
         let (stats, state) = <_>::default();
-        Arc::new(Self { service, queue_length, notes, stats, state })
+        Arc::new_cyclic(|me| Self { me: me.clone(), service, queue_length, notes, stats, state })
     }
 
     /// A free replica, or a place in the queue: at its end, or `again` at its front.
@@ -233,7 +238,7 @@ impl Pool {
         member.checked = true;
         state.free.retain(|free| free != id);
         let mut lease = self.lease(Grant { replica: id.clone(), link });
-        lease.rested_since = Some(since);
+        lease.free_since = Some(since);
         Some(lease)
     }
 
@@ -292,6 +297,7 @@ impl Pool {
         }
         state.rebuild_free();
         self.serve_waiting(&mut state);
+        self.look_behind_slow_ones(&mut state);
         self.refuse_waiting(&mut state);
         self.say_again(&mut state, view);
     }

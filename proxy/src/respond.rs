@@ -61,7 +61,7 @@ pub(crate) async fn deny<C: Client>(
     let Some((status, code, message)) = denial::describe(denial) else { return Ok(false) };
     let body = serde_json::json!({"code": code, "message": message, "request_id": request_id});
     let body = format!("{body}\n");
-    let mut fields = Fields::default();
+    let mut fields = Fields::of_answer();
     fields.push("content-type", b"application/json");
     fields.push("cache-control", b"no-store");
     if let Denial::MethodNotAllowed = denial {
@@ -105,11 +105,17 @@ fn sign(fields: &mut Fields, request_id: &str, record: &Record<'_>) {
 fn time(fields: &mut Fields, timing: &Timing) {
     let mut text = [0; 96];
     let mut rest = &mut text[..];
-    let parts = [("queue", timing.queue), (", wake", timing.wake), (", exec", timing.exec)];
+    let parts =
+        [("queue;dur=", timing.queue), (", wake;dur=", timing.wake), (", exec;dur=", timing.exec)];
+    // Times that fill the room do not occur: every wait has a bound.
+    let mut write = |piece: &str| drop(rest.write_all(piece.as_bytes()));
+    let mut number = itoa::Buffer::new();
     for (name, time) in parts {
-        let tenths = time.as_micros() / 100;
-        // Times that fill the room do not occur: every wait has a bound.
-        let _ = write!(rest, "{name};dur={}.{}", tenths / 10, tenths % 10);
+        let tenths = u64::try_from(time.as_micros() / 100).unwrap_or(u64::MAX);
+        write(name);
+        write(number.format(tenths / 10));
+        write(".");
+        write(number.format(tenths % 10));
     }
     let left = rest.len();
     fields.push("server-timing", &text[..text.len() - left]);

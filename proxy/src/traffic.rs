@@ -8,13 +8,16 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, timeout, timeout_at},
+    time::Instant,
 };
+
+use crate::bound::Alarm;
 
 /// The public's connections and requests.
 #[derive(Debug, Default)]
@@ -106,7 +109,7 @@ impl Traffic {
                 _ => std::future::pending().await,
             }
         };
-        Patience { told: Box::pin(told), rest: None }
+        Patience { told: Box::pin(told), rest: None, alarm: Alarm::at(Instant::now()) }
     }
 
     fn less(&self, count: &AtomicUsize) {
@@ -121,6 +124,7 @@ pub(crate) struct Patience {
     told: Pin<Box<dyn Future<Output = Duration> + Send>>,
     /// Set when this process leaves.
     rest: Option<Duration>,
+    alarm: Alarm,
 }
 
 impl Patience {
@@ -131,16 +135,22 @@ impl Patience {
         wait: impl Future<Output = T>,
     ) -> Option<T> {
         let began = Instant::now();
-        let mut wait = pin!(timeout(within, wait));
-        let rest = match self.rest {
-            Some(rest) => rest,
-            None => tokio::select! {
-                biased;
-                outcome = &mut wait => return outcome.ok(),
-                rest = &mut self.told => *self.rest.insert(rest),
-            },
-        };
-        timeout_at(began + rest, wait).await.ok()?.ok()
+        let mut wait = pin!(wait);
+        let Self { told, rest, alarm } = self;
+        alarm.set(began + rest.unwrap_or(within).min(within));
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(outcome) = wait.as_mut().poll(context) {
+                return Poll::Ready(Some(outcome));
+            }
+            if rest.is_none()
+                && let Poll::Ready(told) = told.as_mut().poll(context)
+            {
+                *rest = Some(told);
+                alarm.set(began + told.min(within));
+            }
+            alarm.poll(context).map(|()| None)
+        })
+        .await
     }
 
     /// Ends when this process leaves. Only once.
@@ -154,6 +164,8 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);

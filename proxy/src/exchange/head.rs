@@ -98,7 +98,7 @@ impl Head {
         }
         Ok(Self {
             status,
-            fields: Fields::default(),
+            fields: Fields::of_answer(),
             length: None,
             chunked: false,
             failed: false,

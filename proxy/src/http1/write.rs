@@ -1,17 +1,18 @@
 //! Replies on the wire of HTTP/1.1.
 
-use std::{io, io::Write as _};
+use std::io;
 
 use control::limits;
 use http::StatusCode;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::io::AsyncWriteExt;
 
 use super::Connection;
 use crate::{
+    bound,
     chunked::{LAST_CHUNK, write_chunk},
     client::{Body, Reply},
     date,
-    fields::write_field,
+    fields::{write_field, write_number},
     flow::{Flow, Next},
     request::Version,
 };
@@ -36,7 +37,7 @@ impl Connection<'_> {
         if chunked {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         } else if let Some(length) = length {
-            let _ = write!(out, "content-length: {length}\r\n"); // a Vec takes everything
+            write_number(&mut out, b"content-length", length);
         }
         match (self.keep, self.version) {
             (false, _) => out.extend_from_slice(b"connection: close\r\n"),
@@ -101,10 +102,8 @@ impl Connection<'_> {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        match timeout(limits::send_within(bytes.len()), write).await {
-            Ok(written) => written,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        let written = bound::within(limits::send_within(bytes.len()), write).await;
+        written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

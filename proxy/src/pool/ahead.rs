@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use control::{limits, service::GoneCause};
-use tokio::time::Instant;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 use super::{Grant, Member, Pool, Refusal, State, Waiting};
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
 impl Pool {
     /// A request that waits can be sent ahead.
     pub(super) fn offer(&self, number: u64, parcel: Parcel) {
-        if parcel.head.len() + parcel.body.len() > BYTES {
+        if parcel.size() > BYTES {
             return;
         }
         let mut state = self.state.lock();
@@ -26,16 +29,10 @@ impl Pool {
 
     /// Sends those who wait to replicas that will soon be free, in their order.
     fn send_ahead(&self, state: &mut State) {
-        while let Some(waiting) = state.waiting.pop_front() {
-            let line = waiting.parcel.is_some().then(|| state.soon_free()).flatten();
-            let sent = match line {
-                Some(line) => line.send(waiting),
-                None => Err(waiting),
-            };
-            if let Err(waiting) = sent {
-                return state.waiting.push_front(waiting);
-            }
-        }
+        while !state.waiting.is_empty()
+            && let Some((line, share)) = state.soon_free()
+            && line.send(&mut state.waiting, share) > 0
+        {}
     }
 
     /// An answer has ended: it is the turn of the request that was sent behind it, also when the
@@ -53,18 +50,37 @@ impl Pool {
         }
     }
 
-    /// A replica rests, or may: what waits behind a slow request at another one is called back for it.
+    /// A replica rests, or may: what waits behind a slow request at another one is called back for it. As
+    /// long as one rests, those that are not slow yet are looked at again.
     pub(super) fn look_behind_slow_ones(&self, state: &mut State) {
         if state.free.is_empty() {
             return;
         }
         let now = Instant::now();
-        let slow = |member: &&Member| {
-            member.ahead() > 0 && now.duration_since(member.busy_since) >= limits::QUICK
-        };
-        for line in state.members.values().filter(slow).filter_map(|member| member.line.as_ref()) {
-            line.want_back();
+        let mut may_become_slow = false;
+        for member in state.members.values().filter(|member| member.ahead() > 0) {
+            if now.duration_since(member.busy_since) < limits::QUICK {
+                may_become_slow = true;
+            } else if let Some(line) = &member.line {
+                line.want_back();
+            }
         }
+        if may_become_slow && !std::mem::replace(&mut state.will_look, true) {
+            self.look_later();
+        }
+    }
+
+    /// Without a runtime there is nobody who waits.
+    fn look_later(&self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let pool = self.me.clone();
+        runtime.spawn(async move {
+            sleep(limits::QUICK).await;
+            let Some(pool) = pool.upgrade() else { return };
+            let mut state = pool.state.lock();
+            state.will_look = false;
+            pool.look_behind_slow_ones(&mut state);
+        });
     }
 
     /// Takes a request out. False when a replica has it: whoever asks is told then, by a refusal or
@@ -131,11 +147,14 @@ impl Pool {
 }
 
 impl State {
-    /// Of the replicas that are quick the one with the fewest requests; none when all have enough.
-    fn soon_free(&self) -> Option<Arc<Line>> {
+    /// Of the replicas that are quick the one with the fewest requests, and its share of those who wait;
+    /// none when all have enough.
+    fn soon_free(&self) -> Option<(Arc<Line>, usize)> {
         let good = |m: &&Member| m.is_quick && m.works_for(self.live) && !m.draining;
         let lines = self.members.values().filter(good).filter_map(|member| member.line.as_ref());
-        lines.filter(|line| line.has_room()).min_by_key(|line| line.len()).cloned()
+        let lines = lines.filter(|line| line.has_room());
+        let share = self.waiting.len().div_ceil(lines.clone().count().max(1));
+        lines.min_by_key(|line| line.len()).map(|line| (line.clone(), share))
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, task::Poll};
 
-use control::{limits, name::ReplicaId, service::GoneCause};
-use tokio::{sync::oneshot, time::Instant};
+use control::{name::ReplicaId, service::GoneCause};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use super::{Grant, Pool, Refusal};
 use crate::{line::Parcel, link::Link};
@@ -16,8 +19,8 @@ pub(crate) struct Lease {
     link: Option<Link>,
     used: bool,
     retired: bool,
-    /// Set for a health check, which is no work: the replica has rested since then.
-    pub(super) rested_since: Option<Instant>,
+    /// Since when the replica has nothing to do, when that is known: a health check is no work.
+    pub(super) free_since: Option<Instant>,
 }
 
 /// What a request found when it came.
@@ -47,7 +50,7 @@ impl Pool {
             link: Some(grant.link),
             used: false,
             retired: false,
-            rested_since: None,
+            free_since: None,
         }
     }
 }
@@ -70,10 +73,11 @@ impl Lease {
         self.link = Some(link);
     }
 
-    /// The exchange is complete; without its connection the replica is gone. When requests wait, the
+    /// The exchange was complete at `ended`; without its connection the replica is gone. When requests wait, the
     /// next one runs before this returns: so the replica works while its last answer is passed on,
     /// and need not fall asleep between two requests, which costs both sides more than the rest.
-    pub(crate) async fn settle(self, link: Option<Link>) {
+    pub(crate) async fn settle(mut self, link: Option<Link>, ended: Instant) {
+        self.free_since = Some(ended);
         let is_there = link.as_ref().is_some_and(Link::has_ahead);
         let awaited = !is_there && !self.pool.state.lock().waiting.is_empty();
         match link {
@@ -98,7 +102,7 @@ impl Drop for Lease {
         match self.link.take() {
             Some(link) if !self.used => {
                 let grant = Grant { replica: self.replica.clone(), link };
-                let since = self.rested_since.unwrap_or_else(Instant::now);
+                let since = self.free_since.unwrap_or_else(Instant::now);
                 self.pool.settle(&mut self.pool.state.lock(), grant, since);
             }
             // After `retire` there is nothing left to leave.
@@ -111,26 +115,13 @@ impl Drop for Lease {
 impl Place {
     /// Waits for the turn.
     pub(crate) async fn turn(&mut self, until: Instant) -> Result<Lease, Refusal> {
-        let patience = Instant::now() + limits::QUICK;
-        if let Some(turn) = self.turn_before(patience.min(until)).await {
-            return turn;
-        }
-        self.pool.look_behind_slow_ones(&mut self.pool.state.lock());
-        if let Some(turn) = self.turn_before(until).await {
-            return turn;
-        }
-        // Whoever is told that there was no replica may ask again, so it must not run.
-        self.withdraw().await.ok_or(Refusal::NoReplica)
-    }
-
-    async fn turn_before(&mut self, until: Instant) -> Option<Result<Lease, Refusal>> {
-        match tokio::time::timeout_at(until, &mut self.receiver).await {
-            Err(_) => None,
+        match timeout_at(until, &mut self.receiver).await {
             Ok(turn) => {
                 self.is_over = true;
-                let turn = turn.unwrap_or(Err(Refusal::Deleted));
-                Some(turn.map(|grant| self.pool.lease(grant)))
+                turn.unwrap_or(Err(Refusal::Deleted)).map(|grant| self.pool.lease(grant))
             }
+            // Whoever is told that there was no replica may ask again, so it must not run.
+            Err(_) => self.withdraw().await.ok_or(Refusal::NoReplica),
         }
     }
 

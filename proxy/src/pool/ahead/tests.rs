@@ -171,11 +171,11 @@ async fn call(pool: &Arc<Pool>, name: &str, within: Duration) -> Result<String, 
         link.wire = [&head[..], b"\r\n"].concat();
         match exchange::run(link, &Method::GET, b"", 1000, until).await.map(|answer| answer.body) {
             Ok(Begun::Whole { body, link }) => {
-                lease.settle(link).await;
+                lease.settle(link, Instant::now()).await;
                 return Ok(String::from_utf8_lossy(&body).into_owned());
             }
             Ok(Begun::CalledBack { link }) => {
-                lease.settle(link).await;
+                lease.settle(link, Instant::now()).await;
                 again = Again::Yes;
             }
             Ok(_) => panic!("no such answer"),
@@ -214,14 +214,18 @@ async fn a_quick_replica_has_its_next_requests_before_it_has_answered() {
         calls.push(world.called(&number.to_string()).await);
     }
     assert_eq!(runner.takes().await, ("/0".to_owned(), 0));
-    for number in 1..=MOST {
+    let half = MOST / 2 + 1;
+    for number in 1..=half {
+        assert_eq!(runner.takes().await, (format!("/{number}"), number as u64));
+    }
+    assert!(runner.has_nothing(), "the next ones go together");
+    assert_eq!(world.pool.census().waiting, all as u64 - 1, "those with the replica wait too");
+    runner.answers("0").await;
+    settle_down().await;
+    for number in half + 1..=MOST + 1 {
         assert_eq!(runner.takes().await, (format!("/{number}"), number as u64));
     }
     assert!(runner.has_nothing(), "no more than that");
-    assert_eq!(world.pool.census().waiting, all as u64 - 1, "those with the replica wait too");
-    runner.answers("0").await;
-    let next = MOST + 1;
-    assert_eq!(runner.takes().await, (format!("/{next}"), next as u64), "one goes, one comes");
     for number in 1..all {
         runner.answers(&number.to_string()).await;
     }
@@ -311,6 +315,28 @@ async fn nobody_waits_behind_a_slow_one_while_another_replica_rests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_behind_one_that_becomes_slow_while_another_replica_rests() {
+    let mut world = World::new();
+    let mut runner = world.join_quick().await;
+    let first = world.called("first").await;
+    let slow = world.called("slow").await;
+    let third = world.called("third").await;
+    let mut other = world.join();
+    tokio::time::advance(limits::QUICK / 2).await;
+    assert_eq!(runner.serves().await, "/first");
+    assert_eq!(runner.takes().await.0, "/slow");
+    tokio::time::sleep(limits::QUICK / 2).await;
+    settle_down().await;
+    assert!(other.has_nothing(), "none was slow until now");
+    tokio::time::sleep(limits::QUICK * 2).await;
+    assert_eq!(other.serves().await, "/third");
+    runner.answers("slow").await;
+    for call in [first, slow, third] {
+        call.await.expect("ends").expect("answered");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_sent_behind_a_request_that_fails_runs_elsewhere_once() {
     for ends in [true, false] {
         let mut world = World::new();
@@ -387,7 +413,7 @@ async fn what_may_have_begun_is_not_taken_back() {
         panic!("{answer:?}")
     };
     assert_eq!(body, "second");
-    lease.settle(link).await;
+    lease.settle(link, Instant::now()).await;
     assert_eq!(world.pool.census().idle, 1);
 }
 
