@@ -19,34 +19,39 @@ pub(crate) async fn within<T>(time: Duration, future: impl Future<Output = T>) -
     }
 }
 
-/// A timer for one wait after the other, each of which ends later than the one before. It is left as it
-/// is when a wait ends, and looks at its time when it goes off.
-pub(crate) struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    at: Instant,
-}
+/// A timer for all waits of one task, one after the other. It is left as it is when a wait ends early, and
+/// finds out that it was meant for another one when it goes off: so a request that waits three times sets
+/// none, as long as the one before did.
+#[derive(Default)]
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    pub(crate) fn at(time: Instant) -> Self {
-        Self { sleep: Box::pin(sleep_until(time)), at: time }
+    /// What a future comes to; none when that is not before a time.
+    pub(crate) async fn before<T>(
+        &mut self,
+        time: Instant,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => self.poll(time, context).map(|()| None),
+        })
+        .await
     }
 
-    /// From now on it goes off at this time.
-    pub(crate) fn set(&mut self, at: Instant) {
-        self.at = at;
-        if at < self.sleep.deadline() {
-            self.sleep.as_mut().reset(at);
+    /// Ready when it is that late.
+    pub(crate) fn poll(&mut self, time: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(time)));
+        if time < sleep.deadline() {
+            sleep.as_mut().reset(time);
         }
-    }
-
-    /// Ready when it has gone off.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.sleep.as_mut().poll(context));
-            if self.sleep.deadline() >= self.at {
+            ready!(sleep.as_mut().poll(context));
+            if sleep.deadline() >= time {
                 return Poll::Ready(());
             }
-            self.sleep.as_mut().reset(self.at);
+            sleep.as_mut().reset(time);
         }
     }
 }
@@ -72,22 +77,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_alarm_goes_off_at_the_time_that_was_set_last() {
+    async fn an_alarm_goes_off_for_the_wait_that_it_is_asked_for() {
         let began = Instant::now();
-        let mut alarm = Alarm::at(began + SECOND);
-        for (set, goes_off) in
-            [(None, 1), (Some(3), 3), (Some(10), 10), (Some(4), 10), (Some(12), 12)]
-        {
-            if let Some(set) = set {
-                alarm.set(began + SECOND * set);
-            }
-            std::future::poll_fn(|context| alarm.poll(context)).await;
-            assert_eq!(began.elapsed(), SECOND * goes_off, "{set:?}");
+        let mut alarm = Alarm::default();
+        for (waits, goes_off) in [(1, 1), (3, 3), (2, 3), (100, 100), (90, 100), (101, 101)] {
+            let wait = alarm.before(began + SECOND * waits, std::future::pending::<()>());
+            assert_eq!(wait.await, None);
+            assert_eq!(began.elapsed(), SECOND * goes_off, "{waits}");
         }
-        // An earlier time counts as well.
-        alarm.set(began + SECOND * 100);
-        alarm.set(began + SECOND * 20);
-        std::future::poll_fn(|context| alarm.poll(context)).await;
-        assert_eq!(began.elapsed(), SECOND * 20);
+        let now = Instant::now();
+        // Waits that end early leave it behind, whether the next ones end sooner or later.
+        for (waits, comes) in [(1000, 1), (10, 2), (500, 1), (20, 19)] {
+            let comes = tokio::time::sleep(SECOND * comes);
+            assert_eq!(alarm.before(Instant::now() + SECOND * waits, comes).await, Some(()));
+        }
+        assert_eq!(now.elapsed(), SECOND * 23);
+        assert_eq!(
+            alarm.before(Instant::now() + SECOND * 3, std::future::pending::<()>()).await,
+            None
+        );
+        assert_eq!(now.elapsed(), SECOND * 26);
     }
 }

@@ -14,6 +14,7 @@ use http::{Method, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
+    bound::Alarm,
     chunked::Chunked,
     fields::Fields,
     flow::Source,
@@ -101,6 +102,7 @@ pub(crate) async fn run(
     body: &[u8],
     most_bytes: usize,
     deadline: Instant,
+    alarm: &mut Alarm,
 ) -> Result<Answer, Fault> {
     let exchange = async {
         let was_sent_ahead = link.is_awaiting;
@@ -119,7 +121,7 @@ pub(crate) async fn run(
         }
         receive(link, head, method, most_bytes, deadline).await
     };
-    timeout_at(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
+    alarm.before(deadline, exchange).await.unwrap_or(Err(Fault::TimedOut))
 }
 
 /// Asks the runner itself: `/ready` or `/health`, with a JSON body when there is something to hand
@@ -144,7 +146,9 @@ pub(crate) async fn probe(
     let method = if json.is_none() { Method::GET } else { Method::POST };
     let body = json.unwrap_or_default().as_bytes();
     let deadline = Instant::now() + within;
-    let answer = run(link, &method, body, limits::MESSAGE_CHARS * 4, deadline).await?;
+    let answer =
+        run(link, &method, body, limits::MESSAGE_CHARS * 4, deadline, &mut Alarm::default())
+            .await?;
     match answer.body {
         Begun::Whole { body, link } => Ok((answer.status.as_u16(), Said::read(&body), link)),
         _ => Err(Fault::Garbled("a long answer of the runner itself".to_owned())),

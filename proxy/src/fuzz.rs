@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     address, admit,
+    bound::Alarm,
     chunked::Chunked,
     client::Peer,
     exchange::{self, Begun},
@@ -168,7 +169,9 @@ pub fn answer(data: &[u8]) {
         let mut link = Link::new(ours).expect("a link");
         link.wire = b"x".to_vec();
         let deadline = Instant::now() + LONG;
-        let Ok(answer) = exchange::run(link, &Method::GET, b"", 1000, deadline).await else {
+        let Ok(answer) =
+            exchange::run(link, &Method::GET, b"", 1000, deadline, &mut Alarm::default()).await
+        else {
             return;
         };
         assert!((200..=599).contains(&answer.status.as_u16()));

@@ -9,7 +9,8 @@ use control::service::GoneCause;
 use tokio::time::Instant;
 
 use crate::{
-    admit, bound,
+    admit,
+    bound::{self, Alarm},
     client::{Body, Client, Peer},
     denial::Denial,
     exchange::{self, Begun, Fault, Rest, Said},
@@ -77,14 +78,20 @@ impl Gateway {
         }
     }
 
-    /// Answers one request.
-    pub(crate) async fn answer<C: Client>(&self, client: &mut C, request: &Request, peer: &Peer) {
+    /// Answers one request; its waits end by the alarm of its task.
+    pub(crate) async fn answer<C: Client>(
+        &self,
+        client: &mut C,
+        request: &Request,
+        peer: &Peer,
+        alarm: &mut Alarm,
+    ) {
         let _running = self.traffic.enter();
         let peer = &*peer.behind(request);
         let peer = &*self.proxies.origin(peer, &request.fields);
         let request_id = admit::request_id(request, peer);
         let mut record = self.observer.begin(request);
-        match self.serve(client, request, peer, &request_id, &mut record).await {
+        match self.serve(client, request, peer, &request_id, &mut record, alarm).await {
             Ok(answer) => {
                 let sent = respond::answer(client, answer, &request_id, &mut record).await;
                 if let Err(error) = sent {
@@ -134,6 +141,7 @@ impl Gateway {
         peer: &Peer,
         request_id: &str,
         record: &mut Record<'_>,
+        alarm: &mut Alarm,
     ) -> Result<Answer, Denial> {
         if let Some(next) = self.traffic.next() {
             admit::head(request)?;
@@ -152,7 +160,6 @@ impl Gateway {
         let body = self.body(client).await?;
         record.request_bytes = body.len() as u64;
         let mut asked = None;
-        let mut again = Again::No;
         loop {
             let mut timing = record.timing;
             let parcel = || {
@@ -160,7 +167,7 @@ impl Gateway {
                 self.write_head(&mut head, request, peer, record, body.len(), request_id);
                 Parcel { head, body: body.clone() }
             };
-            let lease = self.acquire(client, &target, again, &mut asked, parcel, &mut timing).await;
+            let lease = self.acquire(client, &target, &mut asked, parcel, &mut timing, alarm).await;
             record.timing = timing;
             let Some(mut lease) = lease? else {
                 let next = self.traffic.next().ok_or(Denial::Stopping)?;
@@ -171,9 +178,9 @@ impl Gateway {
                 self.write_head(&mut link.wire, request, peer, record, body.len(), request_id);
                 link.wire.extend_from_slice(HEAD_END);
             }
-            match self.exchange(request, lease, link, &body, &mut record.timing).await? {
-                Some(answer) => return Ok(answer),
-                None => again = Again::Yes,
+            let timing = &mut record.timing;
+            if let Some(answer) = self.exchange(request, lease, link, &body, timing, alarm).await? {
+                return Ok(answer);
             }
         }
     }
@@ -218,16 +225,18 @@ impl Gateway {
     }
 
     /// A free replica, or one for which the request waits its turn, as long as its client stays. None
-    /// when another process has them.
+    /// when another process has them. `asked` is when it began to wait: a request that has waited before
+    /// is one that was called back.
     async fn acquire<C: Client>(
         &self,
         client: &mut C,
         target: &Target,
-        again: Again,
         asked: &mut Option<Instant>,
         parcel: impl FnOnce() -> Parcel,
         timing: &mut Timing,
+        alarm: &mut Alarm,
     ) -> Result<Option<Lease>, Denial> {
+        let again = if asked.is_some() { Again::Yes } else { Again::No };
         let mut place = match target.pool.enter(again) {
             Ok(Turn::Now(lease)) => {
                 timing.exec_from = Some(Instant::now());
@@ -242,7 +251,7 @@ impl Gateway {
             place.offer(parcel());
         }
         let turn = tokio::select! {
-            turn = place.turn(asked + self.bounds.queue_within) => match turn {
+            turn = place.turn(asked + self.bounds.queue_within, alarm) => match turn {
                 Ok(lease) => Ok(Some(lease)),
                 Err(Refusal::Released) => return Ok(None),
                 Err(refusal) => Err(refusal.into()),
@@ -268,11 +277,12 @@ impl Gateway {
         link: Link,
         body: &[u8],
         timing: &mut Timing,
+        alarm: &mut Alarm,
     ) -> Result<Option<Answer>, Denial> {
         let began = timing.exec_from.unwrap_or_else(Instant::now);
         let deadline = began + self.bounds.function_timeout;
         let most = self.bounds.response_bytes;
-        let outcome = exchange::run(link, &request.method, body, most, deadline).await;
+        let outcome = exchange::run(link, &request.method, body, most, deadline, alarm).await;
         let ended = Instant::now();
         timing.exec = ended.duration_since(began);
         let exchange::Answer { status, fields, failed, body } = match outcome {

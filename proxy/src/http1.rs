@@ -16,6 +16,7 @@ use pingora_core::protocols::Stream;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
+    bound::Alarm,
     chunked::Chunked,
     client::{Client, Peer, Reply},
     denial::Denial,
@@ -39,10 +40,11 @@ const AHEAD: usize = 64 * 1024;
 pub(crate) async fn serve(stream: Stream, gateway: &Gateway, peer: &Peer) {
     let mut connection = Connection::new(stream, &gateway.traffic);
     let mut patience = gateway.traffic.patience();
+    let mut alarm = Alarm::default();
     let mut request = Request::default();
     loop {
-        match connection.next(&mut request, &mut patience).await {
-            Ok(()) => gateway.answer(&mut connection, &request, peer).await,
+        match connection.next(&mut request, &mut patience, &mut alarm).await {
+            Ok(()) => gateway.answer(&mut connection, &request, peer, &mut alarm).await,
             Err(End::Quiet) => return,
             Err(End::Refused(denial)) => {
                 connection.keep = false;
@@ -103,10 +105,15 @@ impl<'a> Connection<'a> {
     }
 
     /// Waits for the next request and reads its head.
-    async fn next(&mut self, request: &mut Request, patience: &mut Patience) -> Result<(), End> {
+    async fn next(
+        &mut self,
+        request: &mut Request,
+        patience: &mut Patience,
+        alarm: &mut Alarm,
+    ) -> Result<(), End> {
         request.clear();
         let begun = self.has_begun()
-            || patience.wait(limits::KEEP_ALIVE, self.begins()).await.unwrap_or(false);
+            || patience.wait(alarm, limits::KEEP_ALIVE, self.begins()).await.unwrap_or(false);
         if !begun {
             return Err(End::Quiet);
         }

@@ -12,6 +12,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     address,
+    bound::Alarm,
     client::{Body, Client, Peer, Reply},
     date,
     denial::Denial,
@@ -84,7 +85,7 @@ async fn one(
     let (parts, body) = asked.into_parts();
     let mut exchange = Exchange { body, respond };
     match request(parts) {
-        Ok(request) => gateway.answer(&mut exchange, &request, peer).await,
+        Ok(request) => gateway.answer(&mut exchange, &request, peer, &mut Alarm::default()).await,
         Err(denial) => gateway.refuse(&mut exchange, &Request::default(), peer, denial).await,
     }
 }

@@ -109,7 +109,7 @@ impl Traffic {
                 _ => std::future::pending().await,
             }
         };
-        Patience { told: Box::pin(told), rest: None, alarm: Alarm::at(Instant::now()) }
+        Patience { told: Box::pin(told), rest: None }
     }
 
     fn less(&self, count: &AtomicUsize) {
@@ -124,20 +124,19 @@ pub(crate) struct Patience {
     told: Pin<Box<dyn Future<Output = Duration> + Send>>,
     /// Set when this process leaves.
     rest: Option<Duration>,
-    alarm: Alarm,
 }
 
 impl Patience {
     /// Waits so long, or less when this process leaves meanwhile; none when it was in vain.
     pub(crate) async fn wait<T>(
         &mut self,
+        alarm: &mut Alarm,
         within: Duration,
         wait: impl Future<Output = T>,
     ) -> Option<T> {
         let began = Instant::now();
         let mut wait = pin!(wait);
-        let Self { told, rest, alarm } = self;
-        alarm.set(began + rest.unwrap_or(within).min(within));
+        let Self { told, rest } = self;
         std::future::poll_fn(|context| {
             if let Poll::Ready(outcome) = wait.as_mut().poll(context) {
                 return Poll::Ready(Some(outcome));
@@ -146,9 +145,8 @@ impl Patience {
                 && let Poll::Ready(told) = told.as_mut().poll(context)
             {
                 *rest = Some(told);
-                alarm.set(began + told.min(within));
             }
-            alarm.poll(context).map(|()| None)
+            alarm.poll(began + rest.unwrap_or(within).min(within), context).map(|()| None)
         })
         .await
     }
@@ -177,7 +175,7 @@ mod tests {
         let mut patience = traffic.patience();
         let began = Instant::now();
         let wait = tokio::spawn(async move {
-            patience.wait(HOUR, std::future::pending::<()>()).await;
+            patience.wait(&mut Alarm::default(), HOUR, std::future::pending::<()>()).await;
         });
         tokio::time::sleep(Duration::from_secs(after)).await;
         traffic.leave(REST);
@@ -196,10 +194,13 @@ mod tests {
     async fn what_has_come_is_read_however_late_it_is() {
         let traffic = Arc::new(Traffic::default());
         let mut patience = traffic.patience();
-        assert_eq!(patience.wait(HOUR, async { 1 }).await, Some(1));
+        assert_eq!(patience.wait(&mut Alarm::default(), HOUR, async { 1 }).await, Some(1));
         traffic.leave(Duration::ZERO);
-        assert_eq!(patience.wait(HOUR, async { 2 }).await, Some(2));
-        assert_eq!(patience.wait(HOUR, std::future::pending::<()>()).await, None);
+        assert_eq!(patience.wait(&mut Alarm::default(), HOUR, async { 2 }).await, Some(2));
+        assert_eq!(
+            patience.wait(&mut Alarm::default(), HOUR, std::future::pending::<()>()).await,
+            None
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::flow::{self, Next, Stock};
+use crate::{
+    bound::Alarm,
+    flow::{self, Next, Stock},
+};
 
 const MOST: usize = 1000;
 /// Lets the exchange take what has arrived before the next part comes.
@@ -43,7 +46,8 @@ async fn exchange(method: Method, parts: &[&[u8]], stays: bool) -> Outcome {
     let mut link = Link::new(ours).expect("a link");
     link.wire = wire.into_bytes();
     let deadline = Instant::now() + Duration::from_secs(30);
-    let outcome = whole(run(link, &method, b"hi", MOST, deadline).await).await;
+    let outcome =
+        whole(run(link, &method, b"hi", MOST, deadline, &mut Alarm::default()).await).await;
     drop(peer.await.expect("the peer"));
     outcome
 }
@@ -378,7 +382,9 @@ async fn pieces_pass_as_they_come() {
     let mut link = Link::new(ours).expect("a link");
     link.wire = b"GET /fn/a HTTP/1.1\r\n\r\n".to_vec();
     let deadline = Instant::now() + Duration::from_secs(30);
-    let run = tokio::spawn(async move { run(link, &Method::GET, b"", MOST, deadline).await });
+    let run = tokio::spawn(async move {
+        run(link, &Method::GET, b"", MOST, deadline, &mut Alarm::default()).await
+    });
     theirs.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.expect("sent");
     let answer = run.await.expect("a task").expect("an answer");
     let Begun::Rest(rest) = answer.body else { panic!("more is to come") };
@@ -408,7 +414,9 @@ async fn an_answer_that_breaks_off_has_no_end() {
             tokio::time::sleep(BREATH).await;
             theirs.write_all(format!("{head}{rest}").as_bytes()).await.expect("sent");
         };
-        let (answer, ()) = tokio::join!(run(link, &Method::GET, b"", MOST, deadline), serve);
+        let mut alarm = Alarm::default();
+        let run = run(link, &Method::GET, b"", MOST, deadline, &mut alarm);
+        let (answer, ()) = tokio::join!(run, serve);
         let theirs = (!hangs_up).then_some(theirs);
         let Begun::Rest(rest) = answer.expect("an answer").body else { panic!("more is to come") };
         let (source, mut flow) = flow::flow(None, &Stock::new(1 << 30));
@@ -467,7 +475,8 @@ async fn what_came_before_the_request_is_not_its_answer() {
         }
         tokio::time::sleep(BREATH).await;
         let deadline = Instant::now() + Duration::from_secs(30);
-        let outcome = whole(run(link, &Method::GET, b"", MOST, deadline).await).await;
+        let outcome =
+            whole(run(link, &Method::GET, b"", MOST, deadline, &mut Alarm::default()).await).await;
         let expected = if bytes.is_empty() { End::Closed } else { End::Garbled };
         assert_eq!(end(&outcome), expected);
         let mut request = Vec::new();

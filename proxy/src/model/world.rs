@@ -52,6 +52,7 @@ use super::{
     runner::{Code, Runs},
 };
 use crate::{
+    bound::Alarm,
     edge::{self, Edge},
     exchange::{self, Begun, Fault},
     line::Parcel,
@@ -593,14 +594,18 @@ async fn call(edge: &Edge) -> Outcome {
                 if again == Again::No && !place.asleep {
                     place.offer(Parcel { head: head.clone(), body: Bytes::new() });
                 }
-                place.turn(until).await.map_err(|refusal| format!("{refusal:?}"))?
+                place
+                    .turn(until, &mut Alarm::default())
+                    .await
+                    .map_err(|refusal| format!("{refusal:?}"))?
             }
         };
         let mut link = lease.start().ok_or("no connection")?;
         link.wire.clear();
         link.wire.extend([&head[..], b"\r\n"].concat());
         let deadline = Instant::now() + TIMES.0;
-        let answer = exchange::run(link, &Method::GET, b"", 1000, deadline).await;
+        let answer =
+            exchange::run(link, &Method::GET, b"", 1000, deadline, &mut Alarm::default()).await;
         match answer.map(|answer| answer.body) {
             Ok(Begun::Whole { link: Some(link), .. }) => {
                 lease.give_back(link);

@@ -3,13 +3,10 @@
 use std::{sync::Arc, task::Poll};
 
 use control::{name::ReplicaId, service::GoneCause};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Grant, Pool, Refusal};
-use crate::{line::Parcel, link::Link};
+use crate::{bound::Alarm, line::Parcel, link::Link};
 
 /// A replica's connection, for one request. The edge never knows what became of a request that it
 /// gave up in the middle, so a lease that was used and is dropped costs the replica.
@@ -114,14 +111,18 @@ impl Drop for Lease {
 
 impl Place {
     /// Waits for the turn.
-    pub(crate) async fn turn(&mut self, until: Instant) -> Result<Lease, Refusal> {
-        match timeout_at(until, &mut self.receiver).await {
-            Ok(turn) => {
+    pub(crate) async fn turn(
+        &mut self,
+        until: Instant,
+        alarm: &mut Alarm,
+    ) -> Result<Lease, Refusal> {
+        match alarm.before(until, &mut self.receiver).await {
+            Some(turn) => {
                 self.is_over = true;
                 turn.unwrap_or(Err(Refusal::Deleted)).map(|grant| self.pool.lease(grant))
             }
             // Whoever is told that there was no replica may ask again, so it must not run.
-            Err(_) => self.withdraw().await.ok_or(Refusal::NoReplica),
+            None => self.withdraw().await.ok_or(Refusal::NoReplica),
         }
     }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::bound::Alarm;
 
 struct World {
     pool: Arc<Pool>,
@@ -107,7 +108,7 @@ fn soon() -> Instant {
 }
 
 async fn waits(place: &mut Place) -> bool {
-    tokio::time::timeout(Duration::ZERO, place.turn(soon())).await.is_err()
+    tokio::time::timeout(Duration::ZERO, place.turn(soon(), &mut Alarm::default())).await.is_err()
 }
 
 fn finish(mut lease: Lease) {
@@ -124,10 +125,10 @@ async fn one_request_at_a_time_and_first_come_first_served() {
     let first = world.now();
     let (mut second, mut third) = (world.later(), world.later());
     finish(first);
-    let lease = second.turn(soon()).await.expect("its turn");
+    let lease = second.turn(soon(), &mut Alarm::default()).await.expect("its turn");
     assert!(waits(&mut third).await);
     finish(lease);
-    assert!(third.turn(soon()).await.is_ok());
+    assert!(third.turn(soon(), &mut Alarm::default()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,7 +141,7 @@ async fn a_grant_that_nobody_took_goes_to_the_next() {
     let (gives_up, mut waits) = (world.later(), world.later());
     finish(running); // the grant is on its way to the first of them
     drop(gives_up);
-    assert!(waits.turn(soon()).await.is_ok());
+    assert!(waits.turn(soon(), &mut Alarm::default()).await.is_ok());
     assert!(world.seen().iter().all(|(seen, _)| *seen == Seen::Ready), "no replica was lost");
 }
 
@@ -172,7 +173,7 @@ async fn the_switch_moves_waiting_requests_to_the_new_version() {
     assert!(self::waits(&mut waits).await);
 
     world.activate(new);
-    let lease = waits.turn(soon()).await.expect("the candidate serves");
+    let lease = waits.turn(soon(), &mut Alarm::default()).await.expect("the candidate serves");
     assert_eq!(*lease.replica(), candidate);
 
     finish(running); // the old version finishes, and rests without getting anything more
@@ -248,7 +249,7 @@ async fn work_that_comes_during_a_health_check_ends_the_rest() {
     world.seen();
     let mut waits = world.later();
     finish(check);
-    let lease = waits.turn(soon()).await.expect("its turn");
+    let lease = waits.turn(soon(), &mut Alarm::default()).await.expect("its turn");
     assert_eq!(world.seen(), [(Seen::Ready, 1)]);
     finish(lease);
     world.pool.tell_idle(&replica);
@@ -300,7 +301,10 @@ async fn an_obstacle_is_told_to_those_who_wait_and_to_those_who_come() {
     let obstacle = Obstacle { message: "no engine".to_owned(), retry_at: Timestamp::now() };
     world.view.obstacle = Some(obstacle.clone());
     world.pool.apply(&world.view);
-    assert_eq!(waits.turn(soon()).await.err(), Some(Refusal::Obstacle(obstacle.clone())));
+    assert_eq!(
+        waits.turn(soon(), &mut Alarm::default()).await.err(),
+        Some(Refusal::Obstacle(obstacle.clone()))
+    );
     assert_eq!(world.pool.enter(Again::No).err(), Some(Refusal::Obstacle(obstacle)));
     world.view.obstacle = None;
     world.pool.apply(&world.view);
@@ -319,7 +323,9 @@ async fn no_obstacle_is_in_the_way_of_those_who_wait_for_a_busy_replica() {
     world.pool.apply(&world.view);
     let mut waits = world.later();
     finish(lease);
-    finish(waits.turn(soon()).await.expect("the replica, now that it is free"));
+    finish(
+        waits.turn(soon(), &mut Alarm::default()).await.expect("the replica, now that it is free"),
+    );
     assert!(world.pool.leave(&replica, GoneCause::Closed));
     // Without it there is nothing to wait for.
     assert_eq!(world.pool.enter(Again::No).err(), Some(Refusal::Obstacle(obstacle)));
@@ -331,5 +337,5 @@ async fn a_deleted_function_refuses_those_who_wait() {
     let mut waits = world.later();
     world.view.route = None;
     world.pool.apply(&world.view);
-    assert_eq!(waits.turn(soon()).await.err(), Some(Refusal::Deleted));
+    assert_eq!(waits.turn(soon(), &mut Alarm::default()).await.err(), Some(Refusal::Deleted));
 }

@@ -15,6 +15,7 @@ use pingora_core::protocols::l4::stream::Stream;
 use tokio::{net::UnixStream, task::JoinSet, time::Instant};
 
 use crate::{
+    bound::Alarm,
     client::Peer,
     denial::Denial,
     exchange::{self, Answer},
@@ -94,10 +95,12 @@ pub(crate) async fn pass(
     })?;
     write(&mut link.wire);
     // That process has its own bounds, and keeps to them.
-    exchange::run(link, method, body, usize::MAX, deadline).await.map_err(|fault| {
-        tracing::warn!(?fault, "a request that was passed on was not answered");
-        Denial::Stopping
-    })
+    exchange::run(link, method, body, usize::MAX, deadline, &mut Alarm::default()).await.map_err(
+        |fault| {
+            tracing::warn!(?fault, "a request that was passed on was not answered");
+            Denial::Stopping
+        },
+    )
 }
 
 async fn dial(hatch: &Path) -> io::Result<UnixStream> {

@@ -12,6 +12,7 @@ use super::{
     world::{HOST, World, quiet},
 };
 use crate::{
+    bound::Alarm,
     client::{Client, Peer, Reply},
     denial::Denial,
     request::Request,
@@ -50,7 +51,14 @@ async fn seen_when_answered(somebody: bool) -> String {
     let request = Request { target: "/fn/f/first".into(), host: HOST.into(), ..Request::default() };
     let gateway = world.gateway.clone();
     let first = tokio::spawn(async move {
-        gateway.answer(&mut client, &request, &Peer { scheme: "http", ..Peer::default() }).await;
+        gateway
+            .answer(
+                &mut client,
+                &request,
+                &Peer { scheme: "http", ..Peer::default() },
+                &mut Alarm::default(),
+            )
+            .await;
         String::from_utf8(client.seen).expect("a head")
     });
     assert_eq!(replica.asked().await.expect("a request").target(), "/fn/f/first");

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    bound::Alarm,
     exchange::{self, Begun, Fault},
     line::MOST,
     pool::{Again, Lease, Place, Turn},
@@ -164,12 +165,18 @@ async fn call(pool: &Arc<Pool>, name: &str, within: Duration) -> Result<String, 
             Turn::Now(lease) => lease,
             Turn::Later(mut place) => {
                 place.offer(Parcel { head: head.clone(), body: Bytes::new() });
-                place.turn(until).await.map_err(|refusal| format!("{refusal:?}"))?
+                place
+                    .turn(until, &mut Alarm::default())
+                    .await
+                    .map_err(|refusal| format!("{refusal:?}"))?
             }
         };
         let mut link = lease.start().expect("a connection");
         link.wire = [&head[..], b"\r\n"].concat();
-        match exchange::run(link, &Method::GET, b"", 1000, until).await.map(|answer| answer.body) {
+        match exchange::run(link, &Method::GET, b"", 1000, until, &mut Alarm::default())
+            .await
+            .map(|answer| answer.body)
+        {
             Ok(Begun::Whole { body, link }) => {
                 lease.settle(link, Instant::now()).await;
                 return Ok(String::from_utf8_lossy(&body).into_owned());
@@ -408,7 +415,15 @@ async fn what_may_have_begun_is_not_taken_back() {
     let link = lease.start().expect("a connection");
     assert!(link.is_awaiting);
     runner.answers("second").await;
-    let answer = exchange::run(link, &Method::GET, b"", 1000, Instant::now() + MINUTE).await;
+    let answer = exchange::run(
+        link,
+        &Method::GET,
+        b"",
+        1000,
+        Instant::now() + MINUTE,
+        &mut Alarm::default(),
+    )
+    .await;
     let Ok(exchange::Answer { body: Begun::Whole { body, link }, .. }) = answer else {
         panic!("{answer:?}")
     };
@@ -487,7 +502,7 @@ async fn a_large_request_keeps_its_place_and_goes_at_its_turn() {
     assert_eq!(runner.takes().await.0, "/first");
     assert!(runner.has_nothing(), "the last one does not overtake it");
     runner.answers("first").await;
-    let lease = large.turn(Instant::now() + MINUTE).await.expect("its turn");
+    let lease = large.turn(Instant::now() + MINUTE, &mut Alarm::default()).await.expect("its turn");
     drop(lease);
     assert_eq!(runner.serves().await, "/last");
     first.await.expect("ends").expect("answered");
