@@ -25,7 +25,7 @@ one thread; {runs} × {seconds:.0f} s each, in turn, after a warm-up; medians of
 nginx {nginx}: one worker, `access_log off`, connections to the replica kept. HAProxy {haproxy}: `nbthread 1`, no log, \
 `http-reuse always`; once with `maxconn 1` for the replica (one request at a time, the others wait in HAProxy), once \
 without. The runner begins a request when the one before has ended, whoever sent it. HAProxy passes requests and answers \
-on as they are; nginx adds `Server` and `Date` to answers. Grid sends a quick replica up to seven requests ahead, which \
+on as they are; nginx adds `Server` and `Date` to answers. Grid sends a quick replica up to fifteen requests ahead, which \
 it can call back; it also looks up the function by host and path, reads the whole body before the replica is taken, holds one \
 deadline for the exchange, checks the answer, and adds a request id and `Server-Timing`; it gives the replica five more \
 headers. Edge: all threads of the edge's processes. Grid's process is also its control plane, which has nothing to do \
