@@ -7,6 +7,8 @@ mod ahead;
 mod census;
 mod lease;
 mod said;
+mod turns;
+mod view;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,9 +17,8 @@ use std::{
 };
 
 use control::{
-    limits,
     name::{DeploymentId, ReplicaId, ServiceId},
-    service::{GoneCause, Obstacle, Replica, Seen, ServiceView, Wish},
+    service::{GoneCause, Obstacle, Seen},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -29,21 +30,13 @@ use self::said::Said;
 pub(crate) use self::{
     census::Census,
     lease::{Lease, Place, Turn},
+    said::Note,
 };
 use crate::{
     line::{Line, Parcel},
     link::Link,
     metrics::Stats,
 };
-
-/// Something that control has to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Note {
-    /// What was seen of a replica, and the demand at that moment.
-    Seen { service: ServiceId, replica: ReplicaId, seen: Seen, demand: u32 },
-    /// So many requests run or wait.
-    Demand { service: ServiceId, demand: u32 },
-}
 
 /// Why a request got no replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,186 +241,16 @@ impl Pool {
         state.members.get(id).filter(|m| m.link.is_some()).map(|m| m.free_since)
     }
 
-    /// Tells control, once, that a replica has had nothing to do for the idle time.
-    pub(crate) fn tell_idle(&self, id: &ReplicaId) {
-        let mut state = self.state.lock();
-        if let Some(member) = state.members.get_mut(id)
-            && member.link.is_some()
-            && !std::mem::replace(&mut member.told_idle, true)
-        {
-            self.note_seen(&mut state, id, Seen::Idle);
-        }
-    }
-
-    /// Says what was seen of a replica that is not a member.
-    pub(crate) fn report(&self, id: &ReplicaId, seen: Seen) {
-        self.note_seen(&mut self.state.lock(), id, seen);
-    }
-
     /// The replicas to which there is a connection.
     #[cfg(test)]
     pub(crate) fn connected<C: FromIterator<ReplicaId>>(&self) -> C {
         self.state.lock().members.keys().cloned().collect()
     }
 
-    /// Takes over what the store says: which deployment is live, who has to go, what stands in the
-    /// way. The switch from one deployment to the next is this one step.
-    pub(crate) fn apply(self: &Arc<Self>, view: &ServiceView) {
-        let mut state = self.state.lock();
-        state.deleted = view.route.is_none();
-        state.live = view.route.as_ref().and_then(|route| route.live_deployment);
-        state.obstacle = view.obstacle.clone();
-
-        let members: Vec<ReplicaId> = state.members.keys().cloned().collect();
-        for id in members {
-            match view.replicas.iter().find(|replica| replica.id == id) {
-                // Another process gave it up.
-                Some(Replica { seen: Some(Seen::Gone { .. }), .. }) => {
-                    state.members.remove(&id);
-                }
-                Some(Replica { wish: Wish::Serve, .. }) => {}
-                Some(Replica { wish: Wish::Drain, .. }) => self.drain(&mut state, &id),
-                None if state.deleted => {
-                    state.members.remove(&id);
-                }
-                // Control ends a container before it forgets it, and its connection ends with it. So
-                // the store has lost this one, and control puts it there again.
-                None => {}
-            }
-        }
-        state.rebuild_free();
-        self.serve_waiting(&mut state);
-        self.look_behind_slow_ones(&mut state);
-        self.refuse_waiting(&mut state);
-        self.say_again(&mut state, view);
-    }
-
-    /// Tells control again what it should know by now and does not: the store has lost it, or was away
-    /// when it was told.
-    fn say_again(&self, state: &mut State, view: &ServiceView) {
-        if state.underway > 0 || state.deleted {
-            return; // what was read is older than what was said, or is not for long
-        }
-        for (replica, seen) in state.said.missing_in(view) {
-            self.note_seen(state, &replica, seen);
-        }
-        if state.underway == 0 && view.demand != state.told {
-            state.told = state.demand();
-            self.note(state, Note::Demand { service: self.service, demand: state.told });
-        }
-        let members = &state.members;
-        state.said.forget_all_but(view, |id| members.contains_key(id), Instant::now());
-    }
-
-    /// A note has reached the store, or has failed to.
-    pub(crate) fn arrived(&self) {
-        let mut state = self.state.lock();
-        state.underway = state.underway.saturating_sub(1);
-    }
-
     /// Whether a replica was given up, or a connection to it is open.
     pub(crate) fn knows(&self, id: &ReplicaId) -> bool {
         let state = self.state.lock();
         state.members.contains_key(id) || state.said.is_gone(id)
-    }
-
-    /// Gives those who wait what is free.
-    fn serve_waiting(&self, state: &mut State) {
-        while !state.waiting.is_empty()
-            && let Some(grant) = self.take_free(state)
-        {
-            self.hand_over(state, grant);
-        }
-    }
-
-    fn refuse_waiting(&self, state: &mut State) {
-        let refusal = match state.obstacle() {
-            _ if state.released => Refusal::Released,
-            _ if state.deleted => Refusal::Deleted,
-            Some(obstacle) => Refusal::Obstacle(obstacle.clone()),
-            None => return,
-        };
-        if state.waiting.is_empty() && state.told == state.demand() {
-            return;
-        }
-        for waiting in state.waiting.drain(..) {
-            let _ = waiting.sender.send(Err(refusal.clone()));
-        }
-        state.told = state.demand();
-        self.note(state, Note::Demand { service: self.service, demand: state.told });
-    }
-
-    fn drain(&self, state: &mut State, id: &ReplicaId) {
-        let Some(member) = state.members.get_mut(id) else { return };
-        member.draining = true;
-        if member.link.is_some() {
-            self.remove(state, id, GoneCause::Drained);
-        }
-    }
-
-    fn take_free(&self, state: &mut State) -> Option<Grant> {
-        loop {
-            let replica = state.free.pop()?;
-            let Some(member) = state.members.get_mut(&replica) else { continue };
-            let Some(mut link) = member.link.take() else { continue };
-            member.busy_since = Instant::now();
-            link.go_on_duty();
-            self.note_work(state, &replica);
-            return Some(Grant { replica, link });
-        }
-    }
-
-    /// A replica that control takes for idle has work.
-    fn note_work(&self, state: &mut State, id: &ReplicaId) {
-        let member = state.members.get_mut(id);
-        if member.is_some_and(|member| std::mem::take(&mut member.told_idle)) {
-            self.note_seen(state, id, Seen::Ready);
-        }
-    }
-
-    /// A replica has become free: the request that was sent ahead to it has it, or the longest waiting
-    /// one, else it rests.
-    fn settle(&self, state: &mut State, mut grant: Grant, since: Instant) {
-        let live = state.live;
-        if grant.link.on_duty
-            && let Some(member) = state.members.get_mut(&grant.replica)
-        {
-            member.is_quick = since.duration_since(member.busy_since) < limits::QUICK;
-            member.busy_since = since;
-        }
-        if let Some(next) = grant.link.line.as_ref().and_then(|line| line.next()) {
-            return self.go_on(state, grant, next);
-        }
-        grant.link.on_duty = false;
-        let Some(member) = state.members.get_mut(&grant.replica) else { return };
-        member.free_since = since;
-        member.checked = false;
-        if member.draining {
-            self.remove(state, &grant.replica, GoneCause::Drained);
-        } else if Some(member.deployment) == live {
-            self.hand_over(state, grant);
-        } else {
-            member.link = Some(grant.link);
-        }
-    }
-
-    /// Gives a replica of the live deployment to the longest waiting request, or to rest.
-    fn hand_over(&self, state: &mut State, grant: Grant) {
-        let (id, mut grant) = (grant.replica.clone(), grant);
-        grant.link.go_on_duty();
-        while let Some(waiting) = state.waiting.pop_front() {
-            match waiting.sender.send(Ok(grant)) {
-                // That request has gone; its place is empty.
-                Err(Ok(back)) => grant = back,
-                _ => return self.note_work(state, &id),
-            }
-        }
-        grant.link.on_duty = false;
-        if let Some(member) = state.members.get_mut(&grant.replica) {
-            member.link = Some(grant.link);
-            state.free.push(grant.replica);
-            self.look_behind_slow_ones(state);
-        }
     }
 
     fn remove(&self, state: &mut State, id: &ReplicaId, cause: GoneCause) -> bool {
@@ -438,28 +261,6 @@ impl Pool {
         self.refuse_waiting(state);
         self.note_seen(state, id, Seen::Gone { cause });
         true
-    }
-
-    /// Tells control when there is more to do than it knows.
-    fn note_demand(&self, state: &mut State) {
-        let demand = state.demand();
-        if demand > state.told {
-            state.told = demand;
-            self.note(state, Note::Demand { service: self.service, demand });
-        }
-    }
-
-    fn note_seen(&self, state: &mut State, replica: &ReplicaId, seen: Seen) {
-        state.told = state.demand();
-        state.said.note(replica, seen.clone());
-        let (service, replica, demand) = (self.service, replica.clone(), state.told);
-        self.note(state, Note::Seen { service, replica, seen, demand });
-    }
-
-    fn note(&self, state: &mut State, note: Note) {
-        state.underway += 1;
-        // The receiver ends with the edge.
-        let _ = self.notes.send(note);
     }
 }
 
@@ -483,21 +284,6 @@ impl State {
     /// Requests that wait for their turn, wherever.
     fn queued(&self) -> usize {
         self.waiting.len() + self.members.values().map(Member::ahead).sum::<usize>()
-    }
-
-    fn rebuild_free(&mut self) {
-        let live = self.live;
-        let members = &self.members;
-        let eligible = |member: &Member| {
-            member.link.is_some() && Some(member.deployment) == live && !member.draining
-        };
-        self.free.retain(|id| members.get(id).is_some_and(eligible));
-        let fresh: Vec<_> = members
-            .iter()
-            .filter(|(id, member)| eligible(member) && !self.free.contains(id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        self.free.extend(fresh);
     }
 }
 

@@ -1,13 +1,24 @@
-//! What control was told of the replicas, so that it can be told again.
+//! What control is told of a function, and was, so that it can be told again.
 
 use std::collections::HashMap;
 
 use control::{
     limits,
-    name::ReplicaId,
+    name::{ReplicaId, ServiceId},
     service::{Seen, ServiceView},
 };
 use tokio::time::Instant;
+
+use super::{Pool, State};
+
+/// Something that control has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// What was seen of a replica, and the demand at that moment.
+    Seen { service: ServiceId, replica: ReplicaId, seen: Seen, demand: u32 },
+    /// So many requests run or wait.
+    Demand { service: ServiceId, demand: u32 },
+}
 
 /// The last word on each replica.
 #[derive(Default)]
@@ -60,5 +71,76 @@ impl Said {
             is_member(id)
                 || matches!(word.seen, Seen::Gone { .. }) && now < since + limits::GONE_REMEMBERED
         });
+    }
+}
+
+impl Pool {
+    /// Says what was seen of a replica that is not a member.
+    pub(crate) fn report(&self, id: &ReplicaId, seen: Seen) {
+        self.note_seen(&mut self.state.lock(), id, seen);
+    }
+
+    /// Tells control, once, that a replica has had nothing to do for the idle time.
+    pub(crate) fn tell_idle(&self, id: &ReplicaId) {
+        let mut state = self.state.lock();
+        if let Some(member) = state.members.get_mut(id)
+            && member.link.is_some()
+            && !std::mem::replace(&mut member.told_idle, true)
+        {
+            self.note_seen(&mut state, id, Seen::Idle);
+        }
+    }
+
+    /// Tells control again what it should know by now and does not: the store has lost it, or was away
+    /// when it was told.
+    pub(super) fn say_again(&self, state: &mut State, view: &ServiceView) {
+        if state.underway > 0 || state.deleted {
+            return; // what was read is older than what was said, or is not for long
+        }
+        for (replica, seen) in state.said.missing_in(view) {
+            self.note_seen(state, &replica, seen);
+        }
+        if state.underway == 0 && view.demand != state.told {
+            state.told = state.demand();
+            self.note(state, Note::Demand { service: self.service, demand: state.told });
+        }
+        let members = &state.members;
+        state.said.forget_all_but(view, |id| members.contains_key(id), Instant::now());
+    }
+
+    /// A note has reached the store, or has failed to.
+    pub(crate) fn arrived(&self) {
+        let mut state = self.state.lock();
+        state.underway = state.underway.saturating_sub(1);
+    }
+
+    /// A replica that control takes for idle has work.
+    pub(super) fn note_work(&self, state: &mut State, id: &ReplicaId) {
+        let member = state.members.get_mut(id);
+        if member.is_some_and(|member| std::mem::take(&mut member.told_idle)) {
+            self.note_seen(state, id, Seen::Ready);
+        }
+    }
+
+    /// Tells control when there is more to do than it knows.
+    pub(super) fn note_demand(&self, state: &mut State) {
+        let demand = state.demand();
+        if demand > state.told {
+            state.told = demand;
+            self.note(state, Note::Demand { service: self.service, demand });
+        }
+    }
+
+    pub(super) fn note_seen(&self, state: &mut State, replica: &ReplicaId, seen: Seen) {
+        state.told = state.demand();
+        state.said.note(replica, seen.clone());
+        let (service, replica, demand) = (self.service, replica.clone(), state.told);
+        self.note(state, Note::Seen { service, replica, seen, demand });
+    }
+
+    pub(super) fn note(&self, state: &mut State, note: Note) {
+        state.underway += 1;
+        // The receiver ends with the edge.
+        let _ = self.notes.send(note);
     }
 }

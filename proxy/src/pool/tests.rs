@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use control::{
     name::{FunctionName, PublicDomain},
-    service::{Replica, Route},
+    service::{Replica, Route, ServiceView, Wish},
 };
 use jiff::Timestamp;
 use tokio::net::UnixStream;
