@@ -205,8 +205,8 @@ pub const ROUND_PAUSE: Duration = Duration::from_millis(5);
 /// First and longest pause before a service is looked at again when the store failed.
 pub const STORE_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(250), Duration::from_secs(5));
-/// A replica whose last request took less gets its next ones ahead of their turn; nobody waits for
-/// longer behind one request while another replica is free.
+/// A replica gets as many requests ahead of their turn as it did in this time, by its last one; nobody
+/// waits for longer behind one request while another replica is free.
 pub const QUICK: Duration = Duration::from_millis(5);
 /// How long it is remembered which replicas must not be used again, when the store does not know them.
 pub const GONE_REMEMBERED: Duration = Duration::from_secs(15 * 60);

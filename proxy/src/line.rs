@@ -19,10 +19,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use control::name::ReplicaId;
+use control::{limits, name::ReplicaId};
 use parking_lot::Mutex;
 
 use crate::{
@@ -34,6 +35,13 @@ use crate::{
 pub(crate) const MOST: usize = 15;
 /// A larger request is sent at its turn only: so many bytes a Unix socket takes as a whole, or not.
 pub(crate) const BYTES: usize = 16 * 1024;
+
+/// How many of them a replica may have whose last one took so long: nobody should have to wait for much
+/// longer than [`limits::QUICK`] because of being bound to it.
+pub(crate) fn may_go_ahead(took: Duration) -> usize {
+    let count = limits::QUICK.as_nanos() / took.as_nanos().max(1);
+    usize::try_from(count).map_or(MOST, |count| count.min(MOST))
+}
 
 /// A request that can be sent: its head but for the end of it, and its body.
 #[derive(Debug)]
@@ -91,9 +99,12 @@ impl Line {
         self.ahead.lock().len()
     }
 
-    /// Whether more may be sent: when half of what was sent has had its turn, so that several go at once.
-    pub(crate) fn has_room(&self) -> bool {
-        self.is_open.load(Ordering::Acquire) && self.len() <= MOST / 2
+    /// How many more may be sent, when so many may be there: none before half of them have had their turn,
+    /// so that several go at once.
+    pub(crate) fn room(&self, may_have: usize) -> usize {
+        let is_open = self.is_open.load(Ordering::Acquire);
+        let len = self.len();
+        if is_open && len <= may_have / 2 { may_have - len } else { 0 }
     }
 
     /// The request that has the connection is on its way from now on, or is there.
@@ -105,8 +116,6 @@ impl Line {
     /// cost the edge a system call and wake the runner. Says how many went; those that found no room stay
     /// where they are.
     pub(crate) fn send(&self, queue: &mut VecDeque<Waiting>, most: usize) -> usize {
-        let mut ahead = self.ahead.lock();
-        let most = most.min(MOST.saturating_sub(ahead.len()));
         let before = self.sent.load(Ordering::Relaxed);
         let (mut wire, mut number) = (Vec::with_capacity(1024 * most), before);
         for parcel in queue.iter().map_while(|waiting| waiting.parcel.as_ref()).take(most) {
@@ -124,16 +133,13 @@ impl Line {
         }
         match (&*self.socket).write(&wire) {
             Ok(all) if all == wire.len() => {}
-            Ok(_) => {
-                // Never seen. The connection is of no use any more, and its end says so.
-                let _ = self.socket.shutdown(std::net::Shutdown::Both);
-                return 0;
-            }
+            // Never seen. Some may have arrived, so all count as sent; the connection is of no use any more.
+            Ok(_) => drop(self.socket.shutdown(std::net::Shutdown::Both)),
             Err(_) => return 0, // there is no room, or its end will be noticed by who reads
         }
         self.sent.store(number, Ordering::Relaxed);
         let count = usize::try_from(number - before).unwrap_or(usize::MAX);
-        ahead.extend(queue.drain(..count));
+        self.ahead.lock().extend(queue.drain(..count));
         count
     }
 

@@ -109,8 +109,8 @@ struct Member {
     line: Option<Arc<Line>>,
     /// Since when a request has it.
     busy_since: Instant,
-    /// Its last request took next to no time.
-    is_quick: bool,
+    /// So many requests may be with it ahead of their turn.
+    may_have: usize,
     free_since: Instant,
     told_idle: bool,
     /// Its connection is taken for a health check, which is no work.
@@ -191,7 +191,7 @@ impl Pool {
             link: None,
             line: link.line.clone(),
             busy_since: Instant::now(),
-            is_quick: false,
+            may_have: 0,
             free_since: Instant::now(),
             told_idle: false,
             checked: false,

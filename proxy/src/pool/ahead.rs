@@ -30,8 +30,8 @@ impl Pool {
     /// Sends those who wait to replicas that will soon be free, in their order.
     fn send_ahead(&self, state: &mut State) {
         while !state.waiting.is_empty()
-            && let Some((line, share)) = state.soon_free()
-            && line.send(&mut state.waiting, share) > 0
+            && let Some((line, count)) = state.soon_free()
+            && line.send(&mut state.waiting, count) > 0
         {}
     }
 
@@ -104,7 +104,7 @@ impl Pool {
     pub(crate) fn call_back(&self, line: &Line, unfinished: impl FnOnce() -> bool) -> usize {
         let mut state = self.state.lock();
         if let Some(member) = state.members.get_mut(&line.replica) {
-            member.is_quick = false; // until it has answered
+            member.may_have = 0; // until it has answered
         }
         let Some(back) = line.call_back(unfinished) else { return 0 };
         let count = back.len();
@@ -147,14 +147,23 @@ impl Pool {
 }
 
 impl State {
-    /// Of the replicas that are quick the one with the fewest requests, and its share of those who wait;
-    /// none when all have enough.
+    /// Of the replicas that are quick the one with the fewest requests, and how many more it may have of
+    /// those who wait; none when all have enough.
     fn soon_free(&self) -> Option<(Arc<Line>, usize)> {
-        let good = |m: &&Member| m.is_quick && m.works_for(self.live) && !m.draining;
-        let lines = self.members.values().filter(good).filter_map(|member| member.line.as_ref());
-        let lines = lines.filter(|line| line.has_room());
+        let good = |m: &&Member| m.works_for(self.live) && !m.draining;
+        let lines = self.members.values().filter(good).filter_map(Member::room);
         let share = self.waiting.len().div_ceil(lines.clone().count().max(1));
-        lines.min_by_key(|line| line.len()).map(|line| (line.clone(), share))
+        let (line, room) = lines.min_by_key(|(line, _)| line.len())?;
+        Some((line.clone(), room.min(share)))
+    }
+}
+
+impl Member {
+    /// Where more requests can be sent ahead, and how many.
+    fn room(&self) -> Option<(&Arc<Line>, usize)> {
+        let line = self.line.as_ref()?;
+        let room = line.room(self.may_have);
+        (room > 0).then_some((line, room))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Who has a replica that is free.
 
-use control::{limits, service::GoneCause};
+use control::service::GoneCause;
 use tokio::time::Instant;
 
 use super::{Grant, Note, Pool, Refusal, State};
+use crate::line;
 
 impl Pool {
     /// Gives those who wait what is free.
@@ -51,7 +52,7 @@ impl Pool {
         if grant.link.on_duty
             && let Some(member) = state.members.get_mut(&grant.replica)
         {
-            member.is_quick = since.duration_since(member.busy_since) < limits::QUICK;
+            member.may_have = line::may_go_ahead(since.duration_since(member.busy_since));
             member.busy_since = since;
         }
         if let Some(next) = grant.link.line.as_ref().and_then(|line| line.next()) {

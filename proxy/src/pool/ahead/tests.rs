@@ -243,6 +243,29 @@ async fn a_quick_replica_has_its_next_requests_before_it_has_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_has_no_more_ahead_than_it_does_in_the_time_of_a_quick_one() {
+    for (took, most) in [(limits::QUICK / 5, 5), (limits::QUICK / 2, 2), (limits::QUICK * 2, 0)] {
+        let mut world = World::new();
+        let mut runner = world.join();
+        let mut calls = Vec::new();
+        for number in 0..10 {
+            calls.push(world.called(&number.to_string()).await);
+        }
+        assert_eq!(runner.takes().await.0, "/0");
+        tokio::time::advance(took).await;
+        runner.answers("0").await;
+        settle_down().await;
+        calls.push(world.called("last").await);
+        let mut had = 0;
+        while !runner.has_nothing() {
+            runner.takes().await;
+            had += 1;
+        }
+        assert_eq!(had, 1 + most, "{took:?}: its next one, and those that were sent ahead");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_one_a_new_one_and_one_that_cannot_call_back_get_each_at_its_turn() {
     let mut world = World::new();
     let mut runner = world.join();
