@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -140,8 +140,15 @@ pub(crate) fn redis_url(data_dir: &Path) -> String {
 }
 
 fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("an address")
+    own_listener().local_addr().expect("an address")
+}
+
+/// At an address of the loopback that only this process uses, so that its port stays free when it is
+/// closed: outgoing connections of others come from 127.0.0.1.
+fn own_listener() -> TcpListener {
+    // The kernel's process ids end at 2^22.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    TcpListener::bind((Ipv4Addr::new(127, high + 1, middle, low), 0)).expect("a port")
 }
 
 /// Where [`launch_copy`] puts the program.
@@ -185,7 +192,7 @@ pub(crate) fn launch_unready(
     log: &Arc<Mutex<String>>,
 ) -> Started {
     // The ready line will not come, and with it the ports; so they are chosen here.
-    let free = [(), (), ()].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let free = [(), (), ()].map(|()| own_listener());
     let [public, admin, other] = free.map(|socket| socket.local_addr().expect("an address"));
     let (http, api, other) = (public.to_string(), admin.to_string(), other.to_string());
     let start = |more: &[(&str, &str)]| {
