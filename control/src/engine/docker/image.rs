@@ -107,7 +107,10 @@ impl Docker {
         let removal = async {
             match client.remove_image(name, Some(options), None).await {
                 // Still used by a container that is on its way out: the next pruning gets it.
-                Err(ClientError::DockerResponseServerError { status_code: 409, .. }) => Ok(vec![]),
+                Err(ClientError::DockerResponseServerError { status_code: 409, message }) => {
+                    tracing::debug!(image = name, reason = message, "the image is not removed yet");
+                    Ok(vec![])
+                }
                 other => other,
             }
         };
