@@ -149,6 +149,8 @@ pub struct Image {
     pub service: ServiceId,
     /// From its labels.
     pub deployment: DeploymentId,
+    /// Seconds since 1970.
+    pub created: i64,
 }
 
 impl Image {

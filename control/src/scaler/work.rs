@@ -107,16 +107,9 @@ pub(crate) async fn prune(context: &Context, service: ServiceId) {
         let deployments =
             context.store.deployments(service, 0, limits::DEPLOYMENTS_KEPT + 1).await?.items;
         let needed = needed_images(&deployments, context.settings.images_kept);
-        // One without a tag may be about to get it, unless another has it already.
-        let tagged: HashSet<_> =
-            images.iter().filter(|image| image.is_tagged()).map(|image| image.deployment).collect();
-        let is_needed = |image: &&Image| {
-            needed.contains(&image.deployment)
-                && (image.is_tagged() || !tagged.contains(&image.deployment))
-        };
         // One that cannot be removed is no reason to leave the others.
         let mut outcome = Ok(());
-        for image in images.iter().filter(|image| !is_needed(image)) {
+        for image in spare_images(&images, &needed) {
             match context.engine.remove_image(&image.name).await {
                 Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                 Err(error) => outcome = Err(error),
@@ -142,6 +135,18 @@ fn needed_images(deployments: &[Deployment], kept: usize) -> HashSet<DeploymentI
         }
     }
     needed
+}
+
+/// Images of deployments that need none, and those without a tag beside a better one of the same
+/// deployment: one that has the tag, or is newer and may be about to get it.
+fn spare_images<'i>(images: &'i [Image], needed: &HashSet<DeploymentId>) -> Vec<&'i Image> {
+    let rank = |image: &Image| (image.is_tagged(), image.created);
+    let is_beaten = |image: &Image| {
+        let mut same = images.iter().filter(|other| other.deployment == image.deployment);
+        !image.is_tagged() && same.any(|other| rank(other) > rank(image))
+    };
+    let is_spare = |image: &&Image| !needed.contains(&image.deployment) || is_beaten(image);
+    images.iter().filter(is_spare).collect()
 }
 
 /// Removes what a deleted service leaves.
@@ -194,5 +199,29 @@ mod tests {
         let history = [&[coming][..], &history].concat();
         assert!(needed_images(&history, 1).contains(&of_coming));
         assert_eq!(needed_images(&[], 1), HashSet::new());
+    }
+
+    #[test]
+    fn one_image_of_each_deployment_that_needs_one_stays() {
+        let service = ServiceId::new();
+        let [tagged, lost, unneeded] = [(), (), ()].map(|()| DeploymentId::new());
+        let image = |name: &str, deployment, created| Image {
+            name: name.to_owned(),
+            service,
+            deployment,
+            created,
+        };
+        let images = [
+            image("a:1", tagged, 1),
+            image("sha256:2", tagged, 2), // built at the same time, and the tag went to the other
+            image("sha256:3", lost, 3),
+            image("sha256:4", lost, 4), // the newest of those whose tag somebody has taken away
+            image("sha256:5", lost, 2),
+            image("a:6", unneeded, 6),
+            image("sha256:7", unneeded, 7),
+        ];
+        let spare = spare_images(&images, &HashSet::from([tagged, lost]));
+        let names: Vec<_> = spare.iter().map(|image| image.name.as_str()).collect();
+        assert_eq!(names, ["sha256:2", "sha256:3", "sha256:5", "a:6", "sha256:7"]);
     }
 }

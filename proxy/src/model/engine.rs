@@ -190,6 +190,7 @@ impl Engine for Simulated {
                 name: tag.clone(),
                 service: of.parse().ok()?,
                 deployment: deployment.parse().ok()?,
+                created: 0,
             };
             service.is_none_or(|service| service == image.service).then_some(image)
         });

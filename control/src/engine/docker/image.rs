@@ -131,5 +131,6 @@ fn ours(image: &ImageSummary) -> Vec<Image> {
     if names.is_empty() {
         names.push(image.id.clone());
     }
-    names.into_iter().map(|name| Image { name, service, deployment }).collect()
+    let created = image.created;
+    names.into_iter().map(|name| Image { name, service, deployment, created }).collect()
 }
