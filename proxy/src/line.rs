@@ -117,18 +117,19 @@ impl Line {
     /// where they are.
     pub(crate) fn send(&self, queue: &mut VecDeque<Waiting>, most: usize) -> usize {
         let before = self.sent.load(Ordering::Relaxed);
-        let (mut wire, mut number) = (Vec::with_capacity(1024 * most), before);
+        let (mut wire, mut count) = (Vec::with_capacity(1024 * most), 0);
+        let last = |count: usize| before + count as u64;
         for parcel in queue.iter().map_while(|waiting| waiting.parcel.as_ref()).take(most) {
-            if number > before && wire.len() + parcel.size() > BYTES {
+            if count > 0 && wire.len() + parcel.size() > BYTES {
                 break;
             }
-            number += 1;
+            count += 1;
             wire.extend_from_slice(&parcel.head);
-            write_number(&mut wire, b"x-grid-turn", number);
+            write_number(&mut wire, b"x-grid-turn", last(count));
             wire.extend_from_slice(b"\r\n");
             wire.extend_from_slice(&parcel.body);
         }
-        if number == before {
+        if count == 0 {
             return 0;
         }
         match (&*self.socket).write(&wire) {
@@ -137,8 +138,7 @@ impl Line {
             Ok(_) => drop(self.socket.shutdown(std::net::Shutdown::Both)),
             Err(_) => return 0, // there is no room, or its end will be noticed by who reads
         }
-        self.sent.store(number, Ordering::Relaxed);
-        let count = usize::try_from(number - before).unwrap_or(usize::MAX);
+        self.sent.store(last(count), Ordering::Relaxed);
         self.ahead.lock().extend(queue.drain(..count));
         count
     }

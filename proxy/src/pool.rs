@@ -57,7 +57,7 @@ pub(crate) enum Refusal {
 
 /// One function's replicas and queue.
 pub(crate) struct Pool {
-    /// For who looks again later.
+    /// For who comes back to it later.
     me: Weak<Self>,
     service: ServiceId,
     queue_length: usize,
@@ -173,7 +173,7 @@ impl Pool {
     /// A replica called home and its code is loaded. Its runner reads the file `recalls`, if there is
     /// one, before it begins a request that was sent ahead.
     pub(crate) fn join(
-        self: &Arc<Self>,
+        &self,
         id: ReplicaId,
         deployment: DeploymentId,
         mut link: Link,
@@ -183,8 +183,8 @@ impl Pool {
         if state.released {
             return;
         }
-        link.line = recalls
-            .map(|recalls| Line::new(Arc::downgrade(self), id.clone(), link.socket(), recalls));
+        link.line =
+            recalls.map(|recalls| Line::new(self.me.clone(), id.clone(), link.socket(), recalls));
         let member = Member {
             deployment,
             draining: false,

@@ -65,14 +65,15 @@ impl Pool {
                 line.want_back();
             }
         }
-        if may_become_slow && !std::mem::replace(&mut state.will_look, true) {
-            self.look_later();
+        if may_become_slow && !state.will_look {
+            self.look_later(state);
         }
     }
 
     /// Without a runtime there is nobody who waits.
-    fn look_later(&self) {
+    fn look_later(&self, state: &mut State) {
         let Ok(runtime) = Handle::try_current() else { return };
+        state.will_look = true;
         let pool = self.me.clone();
         runtime.spawn(async move {
             sleep(limits::QUICK).await;

@@ -70,9 +70,10 @@ impl Lease {
         self.link = Some(link);
     }
 
-    /// The exchange was complete at `ended`; without its connection the replica is gone. When requests wait, the
-    /// next one runs before this returns: so the replica works while its last answer is passed on,
-    /// and need not fall asleep between two requests, which costs both sides more than the rest.
+    /// The exchange was complete at `ended`; without its connection the replica is gone. When requests
+    /// wait, the next one runs before this returns: so the replica works while its last answer is
+    /// passed on, and need not fall asleep between two requests, which costs both sides more than the
+    /// rest.
     pub(crate) async fn settle(mut self, link: Option<Link>, ended: Instant) {
         self.free_since = Some(ended);
         let is_there = link.as_ref().is_some_and(Link::has_ahead);

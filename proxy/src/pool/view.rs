@@ -1,7 +1,5 @@
 //! What the store says of a function, and what becomes of its replicas by that.
 
-use std::sync::Arc;
-
 use control::{
     name::ReplicaId,
     service::{GoneCause, Replica, Seen, ServiceView, Wish},
@@ -12,7 +10,7 @@ use super::{Member, Pool, State};
 impl Pool {
     /// Takes over what the store says: which deployment is live, who has to go, what stands in the
     /// way. The switch from one deployment to the next is this one step.
-    pub(crate) fn apply(self: &Arc<Self>, view: &ServiceView) {
+    pub(crate) fn apply(&self, view: &ServiceView) {
         let mut state = self.state.lock();
         state.deleted = view.route.is_none();
         state.live = view.route.as_ref().and_then(|route| route.live_deployment);

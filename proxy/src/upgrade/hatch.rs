@@ -95,12 +95,12 @@ pub(crate) async fn pass(
     })?;
     write(&mut link.wire);
     // That process has its own bounds, and keeps to them.
-    exchange::run(link, method, body, usize::MAX, deadline, &mut Alarm::default()).await.map_err(
-        |fault| {
-            tracing::warn!(?fault, "a request that was passed on was not answered");
-            Denial::Stopping
-        },
-    )
+    let mut alarm = Alarm::default();
+    let answer = exchange::run(link, method, body, usize::MAX, deadline, &mut alarm).await;
+    answer.map_err(|fault| {
+        tracing::warn!(?fault, "a request that was passed on was not answered");
+        Denial::Stopping
+    })
 }
 
 async fn dial(hatch: &Path) -> io::Result<UnixStream> {
